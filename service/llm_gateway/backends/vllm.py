@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""vLLM's OpenAI-compatible HTTP API: generation by server-sent events, token counts, the models it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING, TypeVar
+
+from llm_gateway.backends.assembly import Assembly
+from llm_gateway.backends.failures import error_of_response
+from llm_gateway.backends.http import HttpClient
+from llm_gateway.backends.request import generation_request, tokenize_request
+from llm_gateway.backends.wire import ModelListWire, NotTheProtocolError, TokenizeWire, decode_as
+from llm_gateway.errors import BackendError, BackendLost, BackendProtocolError, GatewayError, InvalidRequest
+from llm_gateway.generation import Model, TokenCount
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llm_gateway.backends.http import Exchange
+    from llm_gateway.generation import Generation, Piece, TokenQuery, Usage
+
+_T = TypeVar("_T")
+
+EVENT_STREAM = "text/event-stream"
+JSON = "application/json"
+MAX_ERROR_BODY = 64 * 1024
+MAX_ANSWER_BODY = 64 * 1024 * 1024
+MODELS_TTL = 10.0
+"""Seconds for which the list of models is believed; a model that appears is served at once, for its name is not checked
+against the list."""
+LAST_CHUNK_WAIT = 0.05
+"""Seconds to wait, after the whole answer, for the end of its body, so that the connection can be kept."""
+
+
+class VllmBackend:
+    """One vLLM server. `max_event_bytes` bounds one server-sent event, `timeout` (seconds) the calls that are not
+    guarded by a caller's deadline: the list of models and the health.
+    """
+
+    def __init__(  # noqa: PLR0913 - all of them settings of one backend
+        self,
+        name: str,
+        url: str,
+        *,
+        api_key: str | None = None,
+        connect_timeout: float = 2.0,
+        timeout: float = 5.0,
+        max_event_bytes: int = 4 * 1024 * 1024,
+    ) -> None:
+        self.name = name
+        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        self._http = HttpClient(url, headers=headers, connect_timeout=connect_timeout)
+        self._timeout = timeout
+        self._max_event_bytes = max_event_bytes
+        self._models: Sequence[Model] = ()
+        self._models_until = 0.0
+        self._models_lock = asyncio.Lock()
+
+    async def open(self, generation: Generation, model: str, request_id: str) -> VllmAnswer:
+        """Send the request and wait for the headers of its answer."""
+        context_length = None
+        if generation.prompt is not None and "max_tokens" not in generation.sampling:
+            context_length = await self._context_length(model)
+        path, body = generation_request(generation, model, context_length)
+        exchange = await self._http.send("POST", path, body=body, request_id=request_id)
+        try:
+            if exchange.status != HTTPStatus.OK:
+                raise await _refusal_of(exchange)
+            return VllmAnswer(exchange, generation, self._max_event_bytes)
+        except BaseException:
+            exchange.close()
+            raise
+
+    async def list_models(self) -> Sequence[Model]:
+        """The models that vLLM serves, its LoRA adapters among them; asked anew every MODELS_TTL seconds."""
+        async with self._models_lock:
+            if time.monotonic() >= self._models_until:
+                listed = await self._get_models()
+                self._models = tuple(
+                    Model(name=m.id, context_length=m.max_model_len, parent=m.parent, owned_by=m.owned_by)
+                    for m in listed.data
+                )
+                self._models_until = time.monotonic() + MODELS_TTL
+            return self._models
+
+    async def count_tokens(self, query: TokenQuery, model: str, request_id: str) -> TokenCount:
+        """Count a prompt's tokens by `/tokenize`, which renders the chat template as a generation would."""
+        body = tokenize_request(query, model)
+        counted = await self._call("POST", "/tokenize", TokenizeWire, body=body, request_id=request_id)
+        return TokenCount(model, self.name, tuple(counted.tokens), counted.count, counted.max_model_len)
+
+    async def is_healthy(self) -> bool:
+        """Whether `/health` says so: 200 once the model is loaded, 503 when the engine is dead."""
+        try:
+            async with asyncio.timeout(self._timeout), await self._http.send("GET", "/health") as exchange:
+                return exchange.status == HTTPStatus.OK
+        except (BackendError, TimeoutError):
+            return False
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._http.close()
+
+    async def _get_models(self) -> ModelListWire:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._call("GET", "/v1/models", ModelListWire)
+        except TimeoutError as error:
+            raise BackendLost("The backend did not list its models in time.") from error
+
+    async def _context_length(self, model: str) -> int:
+        """The context of a model, for a raw prompt without `max_tokens`; an adapter has its base's."""
+        lengths = {listed.name: listed.context_length for listed in await self.list_models() if listed.context_length}
+        if not lengths:
+            raise InvalidRequest.of("params.max_tokens", "is needed here: the backend does not tell the context")
+        return lengths.get(model) or max(lengths.values())
+
+    async def _call(  # noqa: PLR0913 - one HTTP call
+        self, method: str, path: str, kind: type[_T], *, body: bytes = b"", request_id: str = ""
+    ) -> _T:
+        async with await self._http.send(method, path, body=body, request_id=request_id) as exchange:
+            if exchange.status != HTTPStatus.OK:
+                raise await _refusal_of(exchange)
+            answer = await exchange.read_all(MAX_ANSWER_BODY)
+        try:
+            return decode_as(answer, kind)
+        except NotTheProtocolError as error:
+            raise BackendProtocolError(f"The backend's answer to {path} is not of its protocol.") from error
+
+
+class VllmAnswer:
+    """One answer of vLLM on its way; see AnswerStream."""
+
+    def __init__(self, exchange: Exchange, generation: Generation, max_event_bytes: int) -> None:
+        self._exchange = exchange
+        self._assembly = Assembly(generation, max_event_bytes)
+        self._prompt_bytes = generation.size
+        self._streams = exchange.content_type == EVENT_STREAM and not exchange.encoded
+        self.finished = False
+
+    @property
+    def model(self) -> str | None:
+        """The model that answers, as vLLM names it."""
+        return self._assembly.model
+
+    @property
+    def whole(self) -> bool:
+        """Whether every choice has its finish reason."""
+        return self._assembly.whole
+
+    async def read(self) -> list[Piece]:
+        """The pieces of the next event that carries a choice."""
+        assembly = self._assembly
+        if assembly.failure is not None:
+            raise assembly.failure
+        if not self._streams:
+            return await self._read_whole()
+        while True:
+            try:
+                data = await self._exchange.read()
+            except GatewayError:
+                if not assembly.whole:
+                    raise
+                data = b""  # the answer was whole: how its connection ends does not matter any more
+            pieces = assembly.feed(data) if data else assembly.end()
+            if assembly.failure is not None and not pieces:
+                raise assembly.failure
+            if not data or assembly.done:
+                pieces += assembly.end()
+                self.finished = assembly.failure is None
+                if not pieces and assembly.failure is not None:
+                    raise assembly.failure
+                return pieces
+            if pieces or assembly.moved:
+                return pieces
+
+    def settle(self) -> list[Piece]:
+        """The ends that waited for a usage which does not come."""
+        return self._assembly.settle()
+
+    def time_limit(self) -> list[Piece]:
+        """End every choice that has not ended."""
+        return self._assembly.time_limit()
+
+    def usage(self) -> Usage:
+        """What the answer has cost so far."""
+        return self._assembly.usage(self._prompt_bytes)
+
+    async def close(self) -> None:
+        """Keep the connection if the answer was read to its end, close it at once if not."""
+        try:
+            if self.finished and not self._exchange.at_end:
+                with contextlib.suppress(GatewayError, TimeoutError):
+                    async with asyncio.timeout(LAST_CHUNK_WAIT):
+                        while await self._exchange.read():
+                            pass
+        finally:
+            self._exchange.close()
+
+    async def _read_whole(self) -> list[Piece]:
+        """An answer in one JSON body: of a beam search, or of a proxy that does not stream."""
+        if self._exchange.content_type != JSON or self._exchange.encoded:
+            raise BackendProtocolError("The backend's answer is neither an event stream nor JSON.")
+        body = await self._exchange.read_all(MAX_ANSWER_BODY)
+        pieces = self._assembly.feed_whole(body)
+        pieces += self._assembly.end()
+        if self._assembly.failure is not None and not pieces:
+            raise self._assembly.failure
+        self.finished = self._assembly.failure is None
+        return pieces
+
+
+async def _refusal_of(exchange: Exchange) -> GatewayError:
+    body = b""
+    with contextlib.suppress(GatewayError):  # without a body that can be read, the status says what it says
+        body = await exchange.read_all(MAX_ERROR_BODY)
+    return error_of_response(exchange.status, body, exchange.retry_after)

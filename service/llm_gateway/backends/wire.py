@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The JSON that backends send, as typed structs with only the fields that are read; decoded once, by msgspec.
+
+Field names are OpenAI's and vLLM's (`vllm/entrypoints/openai/chat_completion/protocol.py`). Everything is optional
+here: what may be missing, null or strange is decided where it is used.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+import msgspec
+
+
+class FunctionWire(msgspec.Struct, gc=False):
+    """`function` of a tool call; `arguments` is a string but for backends that send the object itself."""
+
+    name: str | None = None
+    arguments: Any = None
+
+
+class ToolCallWire(msgspec.Struct, gc=False):
+    """A tool call, or a piece of one."""
+
+    index: int | None = None
+    id: str | None = None
+    function: FunctionWire | None = None
+
+
+class TopLogprobWire(msgspec.Struct, gc=False):
+    """One of the likeliest tokens."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+
+
+class TokenLogprobWire(msgspec.Struct, gc=False):
+    """A token of a chat answer and its rivals."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+    top_logprobs: list[TopLogprobWire] | None = None
+
+
+class LogprobsWire(msgspec.Struct, gc=False):
+    """`logprobs`: of a chat (`content`) or of a completion (the other three, parallel lists)."""
+
+    content: list[TokenLogprobWire] | None = None
+    tokens: list[str] | None = None
+    token_logprobs: list[float | None] | None = None
+    top_logprobs: list[dict[str, float] | None] | None = None
+
+
+class MessageWire(msgspec.Struct, gc=False):
+    """`delta` of a chunk, `message` of a whole answer. `reasoning_content` is older vLLM's, SGLang's and llama.cpp's."""
+
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCallWire] | None = None
+
+
+class ChoiceWire(msgspec.Struct, gc=False):
+    """A choice: `delta` in a chat stream, `text` in completions, `message` in a whole chat answer."""
+
+    index: int | None = None
+    delta: MessageWire | None = None
+    message: MessageWire | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+    matched_stop: int | str | None = None
+    logprobs: LogprobsWire | None = None
+    token_ids: list[int] | None = None
+
+
+class PromptDetailsWire(msgspec.Struct, gc=False):
+    """`prompt_tokens_details`; vLLM sends it with --enable-prompt-tokens-details."""
+
+    cached_tokens: int | None = None
+
+
+class CompletionDetailsWire(msgspec.Struct, gc=False):
+    """`completion_tokens_details`; vLLM sends it with a reasoning parser."""
+
+    reasoning_tokens: int | None = None
+
+
+class UsageWire(msgspec.Struct, gc=False):
+    """`usage`; SGLang has `reasoning_tokens` at its top level."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: PromptDetailsWire | None = None
+    completion_tokens_details: CompletionDetailsWire | None = None
+    reasoning_tokens: int | None = None
+
+
+class ChunkWire(msgspec.Struct, gc=False):
+    """One event of a stream, a whole answer, or an error in the place of either.
+
+    `error` is an object or a string; SGLang's errors have `object: "error"` and their fields at the top level.
+    """
+
+    choices: list[ChoiceWire] | None = None
+    usage: UsageWire | None = None
+    model: str | None = None
+    error: Any = None
+    object: str | None = None
+    code: Any = None
+    type: str | None = None
+    param: str | None = None
+
+
+class HalvedChunkWire(ChunkWire, gc=False):
+    """A chunk whose text may have a half of a surrogate pair."""
+
+
+class ModelWire(msgspec.Struct):
+    """An entry of `/v1/models`."""
+
+    id: str
+    owned_by: str | None = None
+    parent: str | None = None
+    max_model_len: int | None = None
+
+
+class ModelListWire(msgspec.Struct):
+    """The answer of `/v1/models`."""
+
+    data: list[ModelWire]
+
+
+class TokenizeWire(msgspec.Struct):
+    """The answer of `/tokenize`."""
+
+    count: int
+    tokens: list[int] = []
+    max_model_len: int | None = None
+
+
+T = TypeVar("T")
+
+_CHUNK = msgspec.json.Decoder(ChunkWire)
+
+
+class NotTheProtocolError(Exception):
+    """What a backend sent is no JSON, or not of this shape."""
+
+
+def decode_chunk(data: bytes) -> ChunkWire:
+    """Decode one event.
+
+    A half of a surrogate pair, written as an escape, is not valid Unicode, but a backend that cuts its text between the
+    halves sends it: such an event takes the slow way and is a HalvedChunkWire. Raises NotTheProtocolError.
+    """
+    try:
+        return _CHUNK.decode(data)
+    except msgspec.MsgspecError as error:
+        if b"\\ud" not in data and b"\\uD" not in data:
+            raise NotTheProtocolError from error
+    try:
+        return msgspec.convert(json.loads(data, parse_constant=_refuse_constant), HalvedChunkWire)
+    except (ValueError, msgspec.MsgspecError, RecursionError) as error:
+        raise NotTheProtocolError from error
+
+
+def decode_as(data: bytes, kind: type[T]) -> T:
+    """Decode a whole body as `kind`. Raises NotTheProtocolError."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.MsgspecError as error:
+        raise NotTheProtocolError from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise NotTheProtocolError(name)

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Time limits of one call: when it must end, and a watchdog that ends its waiting with a typed error."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from typing import TYPE_CHECKING
+
+from llm_gateway.errors import DeadlineExceeded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from llm_gateway.errors import GatewayError
+
+EARLY_END_SHARE = 0.05
+EARLY_END_MAX = 0.05
+NEVER = math.inf
+
+
+def call_deadline(now: float, remaining: float | None, cap: float) -> float:
+    """When a call must end, on the monotonic clock in seconds.
+
+    `remaining` is what the caller's own deadline leaves (None: it has none), `cap` the gateway's limit. The caller's
+    deadline is met min(50 ms, 5 %) early: when it passes, gRPC ends the call on the caller's side, and our details
+    would not arrive any more.
+    """
+    if remaining is None:
+        return now + cap
+    early = min(EARLY_END_MAX, remaining * EARLY_END_SHARE)
+    return now + min(max(0.0, remaining - early), cap)
+
+
+class TimeLimitReached(Exception):  # noqa: N818 - not an error: the caller asked for it, and the answer ends well
+    """The caller's soft `time_limit` is up."""
+
+
+class Watchdog:
+    """Ends the waiting of one task, by the earliest of its limits or by `interrupt`.
+
+    Use it as a context around whatever waits, as often as the call has things to wait for. The limits are a hard
+    deadline, the caller's soft limit, and the one of the present phase (`expect`). Moving a limit is an assignment: the
+    timer is armed once and finds out when it fires that the limit has moved on. Only a limit that comes *earlier* than
+    the timer is armed anew.
+    """
+
+    __slots__ = ("_armed", "_cancelling", "_cause", "_deadline", "_limit", "_on_limit", "_soft", "_task", "_timer")
+
+    def __init__(self, deadline: float, soft: float = NEVER) -> None:
+        self._deadline = deadline
+        self._soft = soft
+        self._limit = soft
+        self._on_limit: Callable[[], Exception] | None = None
+        self._cause: Exception | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed = NEVER
+        self._cancelling = 0
+
+    @property
+    def deadline(self) -> float:
+        """The hard deadline, on the monotonic clock."""
+        return self._deadline
+
+    def expect(self, limit: float, on_limit: Callable[[], Exception]) -> None:
+        """Wait until `limit` (monotonic, seconds) at most; past it, the context ends with what `on_limit` makes."""
+        self._on_limit = on_limit
+        self.extend(limit)
+
+    def extend(self, limit: float) -> None:
+        """Move the limit of the present phase; cheap enough to be called for every token."""
+        self._limit = limit if limit < self._soft else self._soft
+        if self._limit < self._armed and self._task is not None:
+            self._arm()
+
+    def hold(self) -> None:
+        """Let nothing but the deadline and `interrupt` end the present wait, until `extend` or `expect` is called.
+
+        A write to the caller is not given up half-way because a backend is silent or the soft limit has passed.
+        """
+        self._limit = NEVER
+
+    def interrupt(self, error: GatewayError) -> None:
+        """End the waiting now, or as soon as the task waits again."""
+        if self._cause is None:
+            self._cause = error
+            if self._task is not None:
+                self._task.cancel()
+
+    def __enter__(self) -> Watchdog:
+        if self._cause is not None:
+            cause, self._cause = self._cause, None
+            raise cause
+        self._task = asyncio.current_task()
+        assert self._task is not None, "a watchdog guards a task"  # noqa: S101 - narrows the type
+        self._cancelling = self._task.cancelling()
+        self._arm()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        task, self._task = self._task, None
+        self._disarm()
+        self._limit = self._soft
+        if self._cause is None or task is None:
+            return
+        # Our own cancellation is taken back; one that came from outside beside it stays (as in asyncio.timeout).
+        cause, self._cause = self._cause, None
+        if task.uncancel() <= self._cancelling and kind is not None and issubclass(kind, asyncio.CancelledError):
+            raise cause from error
+
+    def _arm(self) -> None:
+        self._disarm()
+        self._armed = min(self._limit, self._deadline)
+        if self._armed < NEVER:
+            delay = max(0.0, self._armed - time.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._fire)
+
+    def _disarm(self) -> None:
+        self._armed = NEVER
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _fire(self) -> None:
+        self._timer = None
+        cause = self._passed(time.monotonic())
+        if cause is None:
+            self._arm()
+        elif self._task is not None and self._cause is None:
+            self._cause = cause
+            self._task.cancel()
+
+    def _passed(self, now: float) -> Exception | None:
+        if now >= self._deadline:
+            return DeadlineExceeded("The call did not end before its deadline.")
+        if now < self._limit:
+            return None
+        if now >= self._soft:
+            self._soft = NEVER  # it is heeded once: what is left to do is to end the answer well
+            return TimeLimitReached()
+        return self._on_limit() if self._on_limit is not None else None

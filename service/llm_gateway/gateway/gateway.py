@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the gateway does with a call: admit → resolve → attempt → relay, and another attempt where that is safe."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from llm_gateway.deadline import NEVER, TimeLimitReached, Watchdog
+from llm_gateway.errors import GatewayError
+from llm_gateway.gateway.answer import Collector
+from llm_gateway.gateway.relay import Relay
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llm_gateway.admission import Admission
+    from llm_gateway.gateway.relay import Write
+    from llm_gateway.generation import Answer, Generation, Model, TokenCount, TokenQuery
+    from llm_gateway.observability.call import Call
+    from llm_gateway.upstream.retry import RetryPolicy
+    from llm_gateway.upstream.router import Route, Router
+
+
+class Gateway:
+    """Serves calls. Every method ends in a result or in a GatewayError; a cancelled task closes what it had open."""
+
+    def __init__(self, *, router: Router, admission: Admission, retry: RetryPolicy) -> None:
+        self._router = router
+        self._admission = admission
+        self._retry = retry
+
+    async def stream(self, generation: Generation, call: Call, write: Write) -> None:
+        """Write the answer's events as they come: Started, pieces, Completed.
+
+        Nothing is written before there is something to deliver; until then an error is the whole answer, and what may
+        be tried again is.
+        """
+        soft = NEVER if generation.time_limit is None else call.stopwatch.started + generation.time_limit
+        watchdog = Watchdog(call.deadline, soft)
+        with self._admission.admit(watchdog):
+            call.admitted = True
+            call.stopwatch.seated()
+            with watchdog:
+                watchdog.hold()  # without a model there is nobody to answer, not even in part
+                route = await self._resolve(generation.model, call)
+            await self._attempts(Relay(generation, call, watchdog, write), route)
+
+    async def complete(self, generation: Generation, call: Call) -> Answer:
+        """The whole answer at once, by the same rules as a stream."""
+        collector = Collector()
+        await self.stream(generation, call, collector.write)
+        return collector.answer()
+
+    async def list_models(self, call: Call) -> Sequence[Model]:
+        """The models that a caller may name."""
+        watchdog = Watchdog(call.deadline)
+        with self._admission.admit(watchdog), watchdog:
+            return await self._router.list_models()
+
+    async def count_tokens(self, query: TokenQuery, call: Call) -> TokenCount:
+        """How many tokens a prompt has."""
+        watchdog = Watchdog(call.deadline)
+        with self._admission.admit(watchdog), watchdog:
+            route = await self._resolve(query.model, call)
+            return await route.backend.count_tokens(query, route.model, call.request_id)
+
+    async def _resolve(self, model: str | None, call: Call) -> Route:
+        call.model = model
+        route = await self._router.resolve(model)
+        call.model, call.backend, call.address = route.model, route.backend.name, route.address
+        return route
+
+    async def _attempts(self, relay: Relay, route: Route) -> None:
+        try:
+            while True:
+                try:
+                    return await relay.attempt(route)
+                except GatewayError as error:
+                    await self._pause(relay, error)
+        except TimeLimitReached:
+            await relay.end_early(route)
+
+    async def _pause(self, relay: Relay, error: GatewayError) -> None:
+        """Wait before another attempt. Raises `error` where there is to be none."""
+        pause = None if relay.committed else self._retry.pause(error, relay.attempts)
+        if pause is None or time.monotonic() + pause >= relay.watchdog.deadline:
+            raise error
+        with relay.watchdog:
+            await asyncio.sleep(pause)

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Relays one answer from a backend to a caller: the commit point, the merging, the timers, the one ending.
+
+There is one task, and no queue. While a write waits for the caller, what the backend sends waits in the socket's
+bounded buffer; the next read brings it all, and it leaves as one delta for each run of a choice. So deltas are merged
+only while a write is in flight, and a caller who stops reading stops the reading from the backend.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from llm_gateway.deadline import TimeLimitReached
+from llm_gateway.errors import (
+    BackendError,
+    DeadlineExceeded,
+    FirstTokenTimeout,
+    GatewayError,
+    Interrupted,
+    StreamError,
+    StreamInterrupted,
+    StreamStalled,
+)
+from llm_gateway.generation import (
+    Attempt,
+    AttemptOutcome,
+    Completed,
+    Finish,
+    FinishReason,
+    Piece,
+    Started,
+)
+
+if TYPE_CHECKING:
+    from llm_gateway.backends.base import AnswerStream
+    from llm_gateway.deadline import Watchdog
+    from llm_gateway.generation import Generation
+    from llm_gateway.observability.call import Call
+    from llm_gateway.upstream.router import Route
+
+Event = Started | Piece | Completed
+Write = Callable[[Event], Awaitable[None]]
+
+USAGE_WAIT = 2.0
+"""Seconds to wait for the usage once every choice has ended; then it is estimated."""
+
+
+class UsageMissingError(Exception):
+    """The usage did not come; the answer is whole without it."""
+
+
+class Relay:
+    """The events of one call, over as many attempts as it takes. `committed` once an event was written."""
+
+    def __init__(self, generation: Generation, call: Call, watchdog: Watchdog, write: Write) -> None:
+        self._generation = generation
+        self._call = call
+        self._stopwatch = call.stopwatch
+        self._write = write
+        self._stream: AnswerStream | None = None
+        self._held: list[Piece] = []
+        self._held_bytes = 0
+        self._flush_at = 0.0
+        self._interval = generation.stream_options.min_flush_interval
+        self._began: float | None = None
+        self.watchdog = watchdog
+        self.committed = False
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts were made."""
+        return len(self._call.attempts)
+
+    async def attempt(self, route: Route) -> None:
+        """One try at a backend, to the answer's end.
+
+        Raises what went wrong, as it is called before or after the commit point, or TimeLimitReached.
+        """
+        self._began = time.monotonic()
+        self._stream = None
+        self._held = []
+        try:
+            with self.watchdog:
+                await self._open(route, self._began)
+                await self._relay(route)
+                await self._complete(route)
+        except TimeLimitReached:
+            raise
+        except GatewayError as error:
+            self._record(route, error)
+            raise (after_commit(error) if self.committed else error) from error.__cause__
+        except BaseException:
+            self._record(route, None)
+            raise
+        finally:
+            if self._stream is not None:
+                await self._stream.close()
+
+    async def end_early(self, route: Route) -> None:
+        """End the answer well where it is: the caller's `time_limit` is up. The backend's connection is closed."""
+        served = self._began is not None and self._stream is not None
+        self._held += self._stream.time_limit() if served and self._stream is not None else self._empty_ends()
+        try:
+            with self.watchdog:
+                await self._complete(route, AttemptOutcome.SERVED if served else AttemptOutcome.CANCELLED)
+        except GatewayError as error:
+            self._record(route, error)
+            raise
+
+    async def _open(self, route: Route, began: float) -> None:
+        self.watchdog.expect(began + route.timeouts.first_token, _no_first_token)
+        self._stopwatch.wait()
+        try:
+            self._stream = await route.backend.open(self._generation, route.model, self._call.request_id)
+        finally:
+            self._stopwatch.upstream_done()
+
+    async def _relay(self, route: Route) -> None:
+        """Read until nothing more comes. The hot loop: one step for each read, and no more than it needs."""
+        stream, watchdog, stopwatch = self._stream, self.watchdog, self._stopwatch
+        assert stream is not None, "opened before"  # noqa: S101 - narrows the type
+        idle = route.timeouts.idle
+        try:
+            while not stream.finished:
+                now = stopwatch.wait()
+                if stream.whole:
+                    watchdog.expect(now + USAGE_WAIT, _no_usage)
+                elif self.committed:
+                    watchdog.extend(now + idle)
+                pieces = await (stream.read() if not self._held or not self.committed else self._read_until_flush())
+                now = stopwatch.upstream_done()
+                if pieces:
+                    stopwatch.arrived(now)
+                if pieces or self._held:
+                    await self._deliver(pieces, route, now)
+        except UsageMissingError:
+            self._held += stream.settle()
+
+    async def _deliver(self, pieces: list[Piece], route: Route, now: float) -> None:
+        if not self.committed:
+            self._held += pieces
+            if any(piece.has_content for piece in self._held):
+                await self._commit(route)
+            return
+        if self._interval:
+            self._held += pieces
+            self._held_bytes += sum(len(piece.text) + len(piece.reasoning) for piece in pieces)
+            full = self._held_bytes >= self._generation.stream_options.max_merge_bytes
+            if now < self._flush_at and not full:
+                return
+            pieces, self._held, self._held_bytes = self._held, [], 0
+            self._flush_at = now + self._interval
+        await self._send(pieces)
+
+    async def _commit(self, route: Route) -> None:
+        """Write Started and, alone, the first piece with something in it; then what came with it."""
+        pieces, self._held = self._held, []
+        await self._start(route)
+        first = next((piece for piece in pieces if piece.has_content), None)
+        if first is not None:
+            await self._emit(first)
+            pieces.remove(first)
+        self._flush_at = time.monotonic() + self._interval
+        if self._interval:
+            self._held = pieces
+        elif pieces:
+            await self._send(pieces)
+        self.watchdog.expect(time.monotonic() + route.timeouts.idle, _silent)
+
+    async def _start(self, route: Route) -> None:
+        self.committed = True
+        model = self._stream.model if self._stream is not None else None
+        self._call.model = model or route.model
+        await self._emit(Started(self._call.model, route.backend.name, self.attempts + (self._began is not None)))
+
+    async def _send(self, pieces: list[Piece]) -> None:
+        """Write pieces, neighbours of one choice as one."""
+        if len(pieces) == 1:
+            await self._emit(pieces[0])
+            return
+        start = 0
+        for end in range(1, len(pieces) + 1):
+            if end == len(pieces) or pieces[end].index != pieces[start].index:
+                run = pieces[start:end]
+                # An end without anything else in it is not a delta that was merged away.
+                self._call.merged += sum(piece.has_content for piece in run[1:])
+                await self._emit(Piece.joined(run) if len(run) > 1 else run[0])
+                start = end
+
+    async def _emit(self, event: Event) -> None:
+        self.watchdog.hold()
+        self._stopwatch.wait()
+        try:
+            await self._write(event)
+        finally:
+            self._stopwatch.client_done()
+
+    async def _complete(self, route: Route, outcome: AttemptOutcome = AttemptOutcome.SERVED) -> None:
+        """Write what is left, and Completed."""
+        call = self._call
+        if not self.committed:
+            await self._commit(route)
+        held, self._held = self._held, []
+        if held:
+            await self._send(held)
+        if self._stream is not None:
+            call.usage = self._stream.usage()
+        attempts = (*call.attempts, *self._ended(route, outcome, None))
+        await self._emit(Completed(call.usage, call.stopwatch.timing(), attempts, call.merged))
+        call.attempts[:] = attempts
+        self._began = None
+
+    async def _read_until_flush(self) -> list[Piece]:
+        """Read, but not past the moment at which held pieces must leave."""
+        assert self._stream is not None, "opened before"  # noqa: S101 - narrows the type
+        try:
+            async with asyncio.timeout(max(0.0, self._flush_at - time.monotonic())):
+                return await self._stream.read()
+        except TimeoutError:
+            return []
+
+    def _record(self, route: Route, error: GatewayError | None) -> None:
+        """Keep how an attempt ended that did not serve; what ended it from this side does not blame the backend."""
+        failed = error is not None and not isinstance(error, DeadlineExceeded | Interrupted)
+        outcome = AttemptOutcome.FAILED if failed else AttemptOutcome.CANCELLED
+        self._call.attempts += self._ended(route, outcome, error.reason if error is not None and failed else None)
+        self._began = None
+        if self._stream is not None:
+            self._call.usage = self._stream.usage()
+
+    def _ended(self, route: Route, outcome: AttemptOutcome, reason: str | None) -> tuple[Attempt, ...]:
+        """The attempt that is under way, as it ended; none between two attempts."""
+        if self._began is None:
+            return ()
+        return (Attempt(route.backend.name, outcome, reason, time.monotonic() - self._began),)
+
+    def _empty_ends(self) -> list[Piece]:
+        return [Piece(i, finish=Finish(FinishReason.TIME_LIMIT)) for i in range(self._generation.choices)]
+
+
+def after_commit(error: GatewayError) -> GatewayError:
+    """What an error is once part of the answer was delivered."""
+    if isinstance(error, BackendError):
+        return error.committed()
+    if isinstance(error, StreamError | DeadlineExceeded | Interrupted):
+        return error
+    return StreamInterrupted("The backend failed while it generated the answer.")
+
+
+def _no_first_token() -> GatewayError:
+    return FirstTokenTimeout("The backend gave no first token in time.")
+
+
+def _silent() -> GatewayError:
+    return StreamStalled("The backend fell silent in the middle of the answer.")
+
+
+def _no_usage() -> Exception:
+    return UsageMissingError()

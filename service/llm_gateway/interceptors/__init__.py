@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens around every call of ours, outermost first: see `server.INTERCEPTORS`."""

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One log line for each call, however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from llm_gateway.interceptors.around import Around
+from llm_gateway.observability.call import CURRENT_CALL
+from llm_gateway.observability.logging import log_call
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from llm_gateway.interceptors.around import Context
+
+
+class AccessLog(Around):
+    """Logs a call once its status is known. What went wrong, Errors has written into the record before."""
+
+    @asynccontextmanager
+    async def around(self, method: str, context: Context) -> AsyncIterator[None]:  # noqa: ARG002 - Around's signature
+        """Label the ending."""
+        call = CURRENT_CALL.get()
+        try:
+            yield
+            call.status = "OK"
+        except asyncio.CancelledError:
+            # gRPC cancels the handler alike when the caller leaves and when its deadline passes; only the time tells.
+            remaining = context.time_remaining()
+            passed = remaining is not None and remaining <= 0
+            call.status = call.reason = "DEADLINE_EXCEEDED" if passed else "CANCELLED"
+            raise
+        finally:
+            log_call(call)

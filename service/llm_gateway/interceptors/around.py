@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gRPC plumbing of an interceptor, once: one async context manager around a call, unary or stream."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+    Handler = grpc.RpcMethodHandler[Any, Any]
+
+OURS = "/llm_gateway.v1."
+
+
+class Around(ABC, grpc.aio.ServerInterceptor):
+    """Wraps the calls of our own services; health and reflection pass untouched.
+
+    It wraps the handler and never raises from `intercept_service`: that would reach the caller as UNKNOWN, with the
+    exception's text.
+    """
+
+    def __init__(self) -> None:
+        self._wrapped: dict[str, Handler] = {}
+
+    @abstractmethod
+    def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]:
+        """What to do around one call of `method` ("/package.Service/Method")."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """Wrap the handler of a method, once for all its calls."""
+        method: str = handler_call_details.method  # type: ignore[assignment] - the stubs say bytes; it is text
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            handler = await continuation(handler_call_details)
+            if handler is None or not method.startswith(OURS):
+                return handler
+            wrapped = self._wrapped[method] = self._wrap(method, handler)
+        return wrapped
+
+    def _wrap(self, method: str, handler: Handler) -> Handler:
+        behaviour = handler.unary_stream if handler.response_streaming else handler.unary_unary
+        around = self.around
+
+        async def call(request: Any, context: Context) -> Any:  # noqa: ANN401 - the handler's own types
+            async with around(method, context):
+                return await behaviour(request, context)  # type: ignore[misc] - both kinds are coroutines here
+
+        make = (
+            grpc.unary_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.unary_unary_rpc_method_handler
+        )
+        return make(
+            call,  # type: ignore[arg-type] - the stubs know only the synchronous kind
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )

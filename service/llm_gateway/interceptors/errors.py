@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From our errors to gRPC statuses, in this one place: the table, the rich details, and what nobody foresaw."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyProto
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2 as details
+from google.rpc import status_pb2
+
+from llm_gateway import errors as e
+from llm_gateway.codec.responses import call_report
+from llm_gateway.interceptors.around import Around
+from llm_gateway.interceptors.request_context import REQUEST_ID
+from llm_gateway.observability.call import CURRENT_CALL
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from google.protobuf.message import Message
+
+    from llm_gateway.interceptors.around import Context
+    from llm_gateway.observability.call import Call
+
+LOG = logging.getLogger(__name__)
+DOMAIN = "llm-gateway"
+DETAILS = "grpc-status-details-bin"
+PUSHBACK = "grpc-retry-pushback-ms"
+MAX_MESSAGE = 512
+INTERNAL_MESSAGE = "The gateway failed. Its log has the cause, under the request id."
+
+Code = grpc.StatusCode
+CODES: dict[type[e.GatewayError], grpc.StatusCode] = {
+    e.InvalidRequest: Code.INVALID_ARGUMENT,
+    e.ContextLengthExceeded: Code.INVALID_ARGUMENT,
+    e.UnsupportedParameter: Code.INVALID_ARGUMENT,
+    e.ContentRefused: Code.FAILED_PRECONDITION,
+    e.MessageTooLarge: Code.RESOURCE_EXHAUSTED,
+    e.ModelNotFound: Code.NOT_FOUND,
+    e.Unauthenticated: Code.UNAUTHENTICATED,
+    e.PermissionDenied: Code.PERMISSION_DENIED,
+    # Capacity exists, but others hold it.
+    e.RateLimited: Code.RESOURCE_EXHAUSTED,
+    e.QueueFull: Code.RESOURCE_EXHAUSTED,
+    e.QueueTimeout: Code.RESOURCE_EXHAUSTED,
+    e.DeadlineTooShort: Code.RESOURCE_EXHAUSTED,
+    e.BackendRateLimited: Code.RESOURCE_EXHAUSTED,
+    # There is no capacity now, and nothing was delivered.
+    e.Draining: Code.UNAVAILABLE,
+    e.NoHealthyBackend: Code.UNAVAILABLE,
+    e.ModelLoading: Code.UNAVAILABLE,
+    e.BackendOverloaded: Code.UNAVAILABLE,
+    e.FirstTokenTimeout: Code.UNAVAILABLE,
+    e.BackendLost: Code.UNAVAILABLE,
+    e.BackendGaveUp: Code.UNAVAILABLE,
+    # Part of the answer was delivered.
+    e.StreamInterrupted: Code.ABORTED,
+    e.StreamStalled: Code.ABORTED,
+    e.BackendAborted: Code.ABORTED,
+    e.StreamCorrupted: Code.ABORTED,
+    e.SlowCaller: Code.ABORTED,
+    e.DrainExpired: Code.ABORTED,
+    e.CancelledByOperator: Code.ABORTED,
+    e.DeadlineExceeded: Code.DEADLINE_EXCEEDED,
+    # A fault of the gateway or of its set-up.
+    e.BackendProtocolError: Code.INTERNAL,
+    e.BackendRefused: Code.INTERNAL,
+    e.InternalError: Code.INTERNAL,
+}
+
+
+class Errors(Around):
+    """Ends a call that raised, with a status that says what happened and nothing that was confidential."""
+
+    @asynccontextmanager
+    async def around(self, method: str, context: Context) -> AsyncIterator[None]:  # noqa: ARG002 - Around's signature
+        """Turn what a call raises into its status."""
+        try:
+            yield
+        except e.GatewayError as error:
+            await _abort(context, error)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            call = CURRENT_CALL.get()
+            LOG.exception("a call failed on a bug", extra={"request_id": call.request_id, "rpc": call.rpc})
+            await _abort(context, e.InternalError(INTERNAL_MESSAGE))
+
+
+async def _abort(context: Context, error: e.GatewayError) -> None:
+    call = CURRENT_CALL.get()
+    code = CODES[type(error)]
+    call.status, call.reason = code.name, error.reason
+    message = error.message[:MAX_MESSAGE]
+    trailers: list[tuple[str, str | bytes]] = [
+        (REQUEST_ID, call.request_id),
+        (DETAILS, status_of(error, call).SerializeToString()),
+    ]
+    if call.attempts:
+        # The gateway has tried for the caller: that its channel tries again on its own would multiply the attempts.
+        trailers.append((PUSHBACK, "-1"))
+    await context.abort(code, message, tuple(trailers))
+
+
+def status_of(error: e.GatewayError, call: Call) -> status_pb2.Status:
+    """The rich status of an error, with each kind of detail at most once."""
+    return status_pb2.Status(
+        code=CODES[type(error)].value[0],
+        message=error.message[:MAX_MESSAGE],
+        details=[_packed(detail) for detail in _details(error, call)],
+    )
+
+
+def _details(error: e.GatewayError, call: Call) -> Iterator[Message]:
+    known = {"request_id": call.request_id, "model": call.model, "backend": call.backend}
+    metadata = {key: value for key, value in known.items() if value}
+    yield details.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
+    if error.retry_after is not None:
+        delay = Duration()
+        delay.FromNanoseconds(int(error.retry_after * 1e9))
+        yield details.RetryInfo(retry_delay=delay)
+    if isinstance(error, e.InvalidRequest) and error.violations:
+        yield details.BadRequest(
+            field_violations=[
+                details.BadRequest.FieldViolation(field=v.field, description=v.description) for v in error.violations
+            ]
+        )
+    if isinstance(error, e.RateLimited | e.QueueFull):
+        violation = details.QuotaFailure.Violation(subject="gateway", description=error.message)
+        yield details.QuotaFailure(violations=[violation])
+    if call.admitted:
+        yield call_report(call)
+
+
+def _packed(message: Message) -> AnyProto:
+    packed = AnyProto()
+    packed.Pack(message)
+    return packed

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Logs: JSON lines for machines, plain text on a terminal. Never a prompt, an answer, a key or a backend's body."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pythonjsonlogger.json import JsonFormatter
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    from llm_gateway.observability.call import Call
+
+ACCESS = logging.getLogger("llm_gateway.access")
+LEVEL_OF_STATUS = {"OK": logging.INFO, "CANCELLED": logging.INFO, "INTERNAL": logging.ERROR}
+STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class TextFormatter(logging.Formatter):
+    """One readable line: time, level, message, and the record's own fields behind it."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """The line without a traceback, which `format` puts behind it."""
+        fields = (f"{key}={value}" for key, value in vars(record).items() if key not in STANDARD_FIELDS)
+        return " ".join((super().formatMessage(record), *fields))
+
+
+def configure_logging(level: str, *, as_json: bool | None = None, stream: TextIO | None = None) -> None:
+    """Send the logs of the whole process to `stream` (default: stderr); as JSON unless it is a terminal."""
+    stream = stream or sys.stderr
+    handler = logging.StreamHandler(stream)
+    if as_json is None:
+        as_json = not stream.isatty()
+    handler.setFormatter(_json_formatter() if as_json else TextFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # grpc's own logger prints tracebacks with the text of an exception; ours has been there before.
+    logging.getLogger("grpc").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+def log_call(call: Call) -> None:
+    """The one line of a call."""
+    timing = call.stopwatch.timing()
+    fields: dict[str, Any] = {
+        "request_id": call.request_id,
+        "rpc": call.rpc,
+        "model": call.model,
+        "backend": call.backend,
+        "status": call.status,
+        "reason": call.reason,
+        "timeout_ms": round(call.timeout * 1000),
+        "vllm_url": call.address,
+        "prompt_tokens": call.usage.prompt_tokens,
+        "completion_tokens": call.usage.completion_tokens,
+        "usage_estimated": call.usage.estimated,
+        "attempts": len(call.attempts),
+        "time_to_first_token_ms": _milliseconds(timing.time_to_first_token),
+        "duration_ms": _milliseconds(timing.total),
+    }
+    if call.user is not None:
+        fields["user"] = call.user
+    if call.session_id is not None:
+        fields["session_id"] = call.session_id
+    if call.metadata:
+        fields["metadata"] = dict(call.metadata)
+    ACCESS.log(LEVEL_OF_STATUS.get(call.status or "", logging.WARNING), "call", extra=fields)
+
+
+def _json_formatter() -> JsonFormatter:
+    return JsonFormatter(
+        "%(message)s",
+        timestamp=True,
+        rename_fields={"levelname": "level", "name": "logger"},
+        reserved_attrs=[*(STANDARD_FIELDS - {"message", "levelname", "name"})],
+        defaults={"service": "llm-gateway"},
+    )
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)

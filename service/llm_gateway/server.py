@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gRPC server: its options, its interceptors, its life from start to drain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import grpc
+from grpc_reflection.v1alpha import reflection
+
+from llm_gateway.health import HealthBoard
+from llm_gateway.interceptors.access_log import AccessLog
+from llm_gateway.interceptors.errors import Errors
+from llm_gateway.interceptors.request_context import RequestContext
+from llm_gateway.servicer import SERVICE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llm_gateway.admission import Admission
+    from llm_gateway.interceptors.around import Around
+    from llm_gateway.servicer import LLMServicer
+
+LOG = logging.getLogger(__name__)
+HEALTH_SERVICE = "grpc.health.v1.Health"
+CLEANUP_WAIT = 5.0
+"""Seconds that calls have to clean up once they were ended."""
+STATUS_WAIT = 0.5
+"""Seconds that the last statuses have to leave before the connections are closed. An open health Watch lasts as long."""
+
+
+class PortInUseError(Exception):
+    """The address cannot be listened on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """How the server listens and drains. Times are in seconds, sizes in bytes."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - a pod's address is not known in advance
+    port: int = 50052
+    reflection: bool = True
+    max_message_bytes: int = 32 * 1024 * 1024
+    max_metadata_bytes: int = 16 * 1024
+    max_concurrent_streams: int = 2048
+    keepalive_time: float = 30.0
+    keepalive_timeout: float = 10.0
+    min_ping_interval: float = 10.0
+    max_connection_age: float | None = None
+    drain_delay: float = 2.0
+    drain_grace: float = 600.0
+
+
+def channel_options(options: ServerOptions) -> list[tuple[str, int]]:
+    """gRPC's options. It ignores a misspelt one in silence, so each has a test that sees its effect."""
+    settings = [
+        # Our own limit answers with a typed error; gRPC's, above it, answers bare.
+        ("grpc.max_receive_message_length", 2 * options.max_message_bytes),
+        # The answer to a long prompt's logprobs may be large, and we made it ourselves.
+        ("grpc.max_send_message_length", -1),
+        # Equal limits, or metadata between the two is refused at random.
+        ("grpc.max_metadata_size", options.max_metadata_bytes),
+        ("grpc.absolute_max_metadata_size", options.max_metadata_bytes),
+        # Above what the admission allows, so that its typed error comes first and callers do not queue in silence.
+        ("grpc.max_concurrent_streams", options.max_concurrent_streams),
+        # Find out about callers that are gone, and about those that are frozen: keepalive alone does not see them.
+        ("grpc.keepalive_time_ms", _ms(options.keepalive_time)),
+        ("grpc.keepalive_timeout_ms", _ms(options.keepalive_timeout)),
+        ("grpc.http2.ping_timeout_ms", _ms(options.keepalive_timeout)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),  # a long prefill sends no data
+        # Callers that ping are welcome, within reason. There is no "recv" in this name.
+        ("grpc.http2.min_ping_interval_without_data_ms", _ms(options.min_ping_interval)),
+        # Two gateways on one port would share it in silence.
+        ("grpc.so_reuseport", 0),
+    ]
+    if options.max_connection_age is not None:
+        # Without a grace, running streams outlive their connection's age.
+        settings.append(("grpc.max_connection_age_ms", _ms(options.max_connection_age)))
+    return settings
+
+
+def interceptors(*, timeout: float) -> Sequence[Around]:
+    """What happens around every call, outermost first."""
+    return (
+        RequestContext(timeout=timeout),  # everything further in works on its record
+        AccessLog(),  # sees the status that Errors decided on
+        Errors(),  # innermost: whatever a handler raises is one of its business
+    )
+
+
+class Server:
+    """Serves until it is told to end, then drains. `exit_code` says whether calls had to be cut off."""
+
+    def __init__(  # noqa: PLR0913 - the parts of a server, by keyword
+        self,
+        servicer: LLMServicer,
+        *,
+        admission: Admission,
+        health: HealthBoard,
+        options: ServerOptions,
+        timeout: float,
+    ) -> None:
+        self._admission = admission
+        self._health = health
+        self._options = options
+        self._grpc = grpc.aio.server(interceptors=interceptors(timeout=timeout), options=channel_options(options))
+        servicer.add_to(self._grpc)
+        health.add_to(self._grpc)
+        if options.reflection:
+            reflection.enable_server_reflection((SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME), self._grpc)
+        self._ending = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._delay = options.drain_delay
+        self.port = 0
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls run."""
+        return self._admission.statistics().in_flight
+
+    async def start(self) -> None:
+        """Listen. Raises PortInUseError."""
+        address = f"{self._options.host}:{self._options.port}"
+        try:
+            self.port = self._grpc.add_insecure_port(address)
+        except RuntimeError as error:
+            raise PortInUseError(f"cannot listen on {address}") from error
+        await self._grpc.start()
+        await self._health.start()
+        LOG.info("listening", extra={"address": f"{self._options.host}:{self.port}"})
+
+    async def run(self) -> int:
+        """Serve until SIGTERM or SIGINT, then drain. Gives the exit code: 0, or 1 if calls were cut off."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self.end)
+        loop.add_signal_handler(signal.SIGINT, self._interrupted)
+        try:
+            await self._ending.wait()
+            return await self.drain()
+        finally:
+            loop.remove_signal_handler(signal.SIGTERM)
+            loop.remove_signal_handler(signal.SIGINT)
+
+    def end(self) -> None:
+        """Begin to drain; said twice, end at once."""
+        if self._ending.is_set():
+            self._hurry.set()
+        self._ending.set()
+
+    async def drain(self) -> int:
+        """End in order: say so, admit for a while, then nobody new, wait for the running calls, close."""
+        LOG.info("draining", extra={"in_flight": self.in_flight})
+        await self._health.drain()
+        await self._unless_hurried(asyncio.sleep(self._delay))
+        self._admission.drain()
+        await self._unless_hurried(asyncio.wait_for(self._admission.drained(), self._options.drain_grace))
+        cut_off = self.in_flight
+        self._admission.expire()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._admission.drained(), CLEANUP_WAIT)
+        await self.stop()
+        LOG.info("stopped", extra={"cut_off": cut_off})
+        return 1 if cut_off else 0
+
+    async def stop(self) -> None:
+        """Close the connections, and what still runs on them."""
+        await self._health.stop()
+        await self._grpc.stop(STATUS_WAIT)
+
+    async def _unless_hurried(self, waiting: object) -> None:
+        """Wait for something, until it is over or somebody hurries us."""
+        tasks = {asyncio.ensure_future(waiting), asyncio.ensure_future(self._hurry.wait())}  # type: ignore[type-var]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _interrupted(self) -> None:
+        """Ctrl-C: nobody looks for us through a Service, so there is nothing to wait for before the drain."""
+        self._delay = 0.0
+        self.end()
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LLMService at the wire: decode, call the gateway, encode. Errors pass through; the interceptors know what they are.
+
+Requests arrive as bytes and are parsed here, so that one that is too large or broken gets a typed error like any
+other; responses leave as bytes, encoded once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from llm_gateway.codec import requests, responses
+from llm_gateway.observability.call import CURRENT_CALL
+from llm_gateway.v1 import llm_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from llm_gateway.codec.responses import StreamResponse
+    from llm_gateway.gateway import Gateway
+    from llm_gateway.gateway.relay import Event
+    from llm_gateway.generation import Generation
+    from llm_gateway.observability.call import Call
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+SERVICE = pb.DESCRIPTOR.services_by_name["LLMService"].full_name
+
+
+class LLMServicer:
+    """The six RPCs. `max_message_bytes` bounds a request, `extensions` names the backend fields that one may carry."""
+
+    def __init__(self, gateway: Gateway, *, max_message_bytes: int, extensions: Collection[str]) -> None:
+        self._gateway = gateway
+        self._max_message_bytes = max_message_bytes
+        self._extensions = frozenset(extensions)
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Register the RPCs, as the generated code would, but for bytes."""
+        unary = {
+            "ChatCompletion": self.chat_completion,
+            "Generate": self.generate,
+            "ListModels": self.list_models,
+            "CountTokens": self.count_tokens,
+        }
+        streams = {"ChatCompletionStream": self.chat_completion_stream, "StreamGenerate": self.stream_generate}
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            name: grpc.unary_unary_rpc_method_handler(behaviour)  # type: ignore[arg-type] - the stubs know no aio
+            for name, behaviour in unary.items()
+        } | {
+            name: grpc.unary_stream_rpc_method_handler(behaviour)  # type: ignore[arg-type] - the stubs know no aio
+            for name, behaviour in streams.items()
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        server.add_registered_method_handlers(SERVICE, handlers)
+
+    async def chat_completion(self, data: bytes, context: Context) -> bytes:
+        """ChatCompletion."""
+        call = CURRENT_CALL.get()
+        answer = await self._gateway.complete(self._chat(data, call, unary=True), call)
+        await _send_request_id(call, context)
+        return responses.encode_chat(answer, call.request_id)
+
+    async def chat_completion_stream(self, data: bytes, context: Context) -> None:
+        """ChatCompletionStream."""
+        call = CURRENT_CALL.get()
+        writer = EventWriter(call, context, pb.ChatCompletionStreamResponse)
+        await self._gateway.stream(self._chat(data, call, unary=False), call, writer.write)
+
+    async def generate(self, data: bytes, context: Context) -> bytes:
+        """Generate."""
+        call = CURRENT_CALL.get()
+        answer = await self._gateway.complete(self._prompt(data, call, unary=True), call)
+        await _send_request_id(call, context)
+        return responses.encode_generate(answer, call.request_id)
+
+    async def stream_generate(self, data: bytes, context: Context) -> None:
+        """StreamGenerate."""
+        call = CURRENT_CALL.get()
+        writer = EventWriter(call, context, pb.StreamGenerateResponse)
+        await self._gateway.stream(self._prompt(data, call, unary=False), call, writer.write)
+
+    async def list_models(self, data: bytes, context: Context) -> bytes:
+        """ListModels."""
+        call = CURRENT_CALL.get()
+        requests.parse(pb.ListModelsRequest, data, self._max_message_bytes)
+        models = await self._gateway.list_models(call)
+        await _send_request_id(call, context)
+        return responses.encode_models(models)
+
+    async def count_tokens(self, data: bytes, context: Context) -> bytes:
+        """CountTokens."""
+        call = CURRENT_CALL.get()
+        request = requests.parse(pb.CountTokensRequest, data, self._max_message_bytes)
+        count = await self._gateway.count_tokens(requests.decode_token_query(request), call)
+        await _send_request_id(call, context)
+        return responses.encode_token_count(count, include_token_ids=request.include_token_ids)
+
+    def _chat(self, data: bytes, call: Call, *, unary: bool) -> Generation:
+        request = requests.parse(pb.ChatCompletionRequest, data, self._max_message_bytes)
+        generation = requests.decode_chat(request, unary=unary, extensions=self._extensions)
+        call.session_id, call.user, call.metadata = generation.session_id, generation.user, generation.metadata
+        return generation
+
+    def _prompt(self, data: bytes, call: Call, *, unary: bool) -> Generation:
+        request = requests.parse(pb.GenerateRequest, data, self._max_message_bytes)
+        generation = requests.decode_generate(request, unary=unary)
+        call.session_id = generation.session_id
+        return generation
+
+
+class EventWriter:
+    """Writes a stream's events to its caller, numbered; the initial metadata leaves with the first."""
+
+    __slots__ = ("_call", "_context", "_kind")
+
+    def __init__(self, call: Call, context: Context, kind: StreamResponse) -> None:
+        self._call = call
+        self._context = context
+        self._kind = kind
+
+    async def write(self, event: Event) -> None:
+        """Write one event; returns when gRPC has taken it, which is when the caller's flow control lets it."""
+        call = self._call
+        sequence = call.last_sequence + 1
+        data = responses.encode_event(self._kind, event, sequence, call.request_id)
+        if sequence == 1:
+            await _send_request_id(call, self._context)
+        await self._context.write(data)
+        call.last_sequence = sequence
+
+
+async def _send_request_id(call: Call, context: Context) -> None:
+    await context.send_initial_metadata((("x-request-id", call.request_id),))

@@ -6,13 +6,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from llm_gateway.simulator import Simulator
+from hypothesis import HealthCheck, settings
 
+from llm_gateway.simulator import Simulator
 from tests.kit.gateway import RunningGateway, start_gateway
 from tests.kit.quiescence import Baseline
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+
+# The fixtures that every test has do not change between examples; and a busy machine is no failure.
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+settings.load_profile("house")
 
 
 @pytest.fixture(autouse=True)

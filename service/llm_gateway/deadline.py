@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from llm_gateway.errors import DeadlineExceeded
 
@@ -34,7 +34,7 @@ def call_deadline(now: float, remaining: float | None, cap: float) -> float:
     return now + min(max(0.0, remaining - early), cap)
 
 
-class TimeLimitReached(Exception):  # noqa: N818 - not an error: the caller asked for it, and the answer ends well
+class TimeLimitReached(Exception):
     """The caller's soft `time_limit` is up."""
 
 
@@ -72,7 +72,7 @@ class Watchdog:
 
     def extend(self, limit: float) -> None:
         """Move the limit of the present phase; cheap enough to be called for every token."""
-        self._limit = limit if limit < self._soft else self._soft
+        self._limit = min(self._soft, limit)
         if self._limit < self._armed and self._task is not None:
             self._arm()
 
@@ -90,7 +90,7 @@ class Watchdog:
             if self._task is not None:
                 self._task.cancel()
 
-    def __enter__(self) -> Watchdog:
+    def __enter__(self) -> Self:
         if self._cause is not None:
             cause, self._cause = self._cause, None
             raise cause

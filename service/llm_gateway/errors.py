@@ -54,6 +54,8 @@ class GatewayError(Exception):
         super().__init__(message)
         self.message = message
         self.retry_after = self.default_retry_after if retry_after is None else retry_after
+        self.asked_wait = retry_after
+        """The part of it that is not our guess: what a backend asked for."""
 
 
 class InvalidRequest(GatewayError):

@@ -234,7 +234,7 @@ class Piece:
 
     __slots__ = ("finish", "index", "logprobs", "reasoning", "text", "token_count", "token_ids", "tool_calls")
 
-    def __init__(  # noqa: PLR0913 - one slot each; a value object between would be built for every token
+    def __init__(  # noqa: PLR0913, PLR0917 - one slot each; a value object between would be built for every token
         self,
         index: int,
         text: str = "",

@@ -8,21 +8,21 @@ import contextlib
 import logging
 import signal
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_reflection.v1alpha import reflection
 
-from llm_gateway.health import HealthBoard
 from llm_gateway.interceptors.access_log import AccessLog
 from llm_gateway.interceptors.errors import Errors
 from llm_gateway.interceptors.request_context import RequestContext
 from llm_gateway.servicer import SERVICE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from llm_gateway.admission import Admission
+    from llm_gateway.health import HealthBoard
     from llm_gateway.interceptors.around import Around
     from llm_gateway.servicer import LLMServicer
 
@@ -31,7 +31,7 @@ HEALTH_SERVICE = "grpc.health.v1.Health"
 CLEANUP_WAIT = 5.0
 """Seconds that calls have to clean up once they were ended."""
 STATUS_WAIT = 0.5
-"""Seconds that the last statuses have to leave before the connections are closed. An open health Watch lasts as long."""
+"""Seconds that the last statuses have to leave before connections are closed; an open health Watch lasts as long."""
 
 
 class PortInUseError(Exception):
@@ -97,7 +97,7 @@ def interceptors(*, timeout: float) -> Sequence[Around]:
 class Server:
     """Serves until it is told to end, then drains. `exit_code` says whether calls had to be cut off."""
 
-    def __init__(  # noqa: PLR0913 - the parts of a server, by keyword
+    def __init__(
         self,
         servicer: LLMServicer,
         *,
@@ -159,7 +159,7 @@ class Server:
         await self._health.drain()
         await self._unless_hurried(asyncio.sleep(self._delay))
         self._admission.drain()
-        await self._unless_hurried(asyncio.wait_for(self._admission.drained(), self._options.drain_grace))
+        await self._unless_hurried(self._admission.drained(), self._options.drain_grace)
         cut_off = self.in_flight
         self._admission.expire()
         with contextlib.suppress(TimeoutError):
@@ -173,10 +173,10 @@ class Server:
         await self._health.stop()
         await self._grpc.stop(STATUS_WAIT)
 
-    async def _unless_hurried(self, waiting: object) -> None:
-        """Wait for something, until it is over or somebody hurries us."""
-        tasks = {asyncio.ensure_future(waiting), asyncio.ensure_future(self._hurry.wait())}  # type: ignore[type-var]
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    async def _unless_hurried(self, waiting: Coroutine[Any, Any, None], limit: float | None = None) -> None:
+        """Wait for something, until it is over, `limit` seconds have passed, or somebody hurries us."""
+        tasks = (asyncio.create_task(waiting), asyncio.create_task(self._hurry.wait()))
+        await asyncio.wait(tasks, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

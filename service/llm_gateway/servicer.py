@@ -47,12 +47,8 @@ class LLMServicer:
         }
         streams = {"ChatCompletionStream": self.chat_completion_stream, "StreamGenerate": self.stream_generate}
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-            name: grpc.unary_unary_rpc_method_handler(behaviour)  # type: ignore[arg-type] - the stubs know no aio
-            for name, behaviour in unary.items()
-        } | {
-            name: grpc.unary_stream_rpc_method_handler(behaviour)  # type: ignore[arg-type] - the stubs know no aio
-            for name, behaviour in streams.items()
-        }
+            name: grpc.unary_unary_rpc_method_handler(behaviour) for name, behaviour in unary.items()
+        } | {name: grpc.unary_stream_rpc_method_handler(behaviour) for name, behaviour in streams.items()}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
         server.add_registered_method_handlers(SERVICE, handlers)
 

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
-
 from dotenv import dotenv_values
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,6 +23,7 @@ DELIMITER = "__"
 SECRETS_DIR = "SECRETS_DIR"
 DEFAULT_SECRETS_DIR = "/run/secrets/llm-gateway"
 SIMILAR = 0.75
+NO_BLANKS = re.compile(r"[!-~]*\Z")
 
 
 class SettingsError(Exception):
@@ -32,9 +35,12 @@ class SettingsError(Exception):
 
 
 def _backend_url(url: str) -> str:
+    url = url.strip()
     parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not NO_BLANKS.match(url):
         raise ValueError("must be an http:// or https:// address")
+    if parts.port == 0:  # reading it refuses what is no port at all
+        raise ValueError("must not have port 0")
     if parts.username or parts.password:
         raise ValueError("must not have credentials in it; use VLLM_API_KEY")
     if parts.query or parts.fragment:
@@ -42,10 +48,28 @@ def _backend_url(url: str) -> str:
     return url.rstrip("/").removesuffix("/v1")
 
 
+def _api_key(key: SecretStr) -> SecretStr:
+    """A key without the line end that files and shells leave on it."""
+    stripped = key.get_secret_value().strip()
+    if not NO_BLANKS.match(stripped):
+        raise ValueError("must be printable ASCII without blanks: it goes into an HTTP header")
+    return SecretStr(stripped)
+
+
+def _names(value: object) -> object:
+    """Names with commas between, as `check` prints them, or a JSON list."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [name.strip() for name in value.split(",") if name.strip()]
+
+
 Milliseconds = Annotated[int, Field(gt=0, le=86_400_000)]
 Delay = Annotated[int, Field(ge=0, le=86_400_000)]
 Bytes = Annotated[int, Field(gt=0, le=1024**3)]
 BackendUrl = Annotated[str, AfterValidator(_backend_url)]
+ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
 
 
 class Group(BaseModel):
@@ -58,7 +82,7 @@ class ServerSettings(Group):
     """How the gRPC server listens and drains."""
 
     host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - a pod's is not known in advance
-    reflection: bool = Field(True, description="Whether grpcurl may ask for the services.")  # noqa: FBT003
+    reflection: bool = Field(True, description="Whether grpcurl may ask for the services.")
     max_message_bytes: Bytes = Field(32 * 1024 * 1024, description="The largest request.")
     max_metadata_bytes: Bytes = Field(16 * 1024, description="The largest metadata of a call.")
     max_concurrent_streams: int = Field(2048, gt=0, description="Calls on one connection.")
@@ -98,7 +122,7 @@ class BackendSettings(Group):
     """What a backend may send and be sent."""
 
     max_event_bytes: Bytes = Field(4 * 1024 * 1024, description="The largest event of a stream.")
-    extensions: frozenset[str] = Field(
+    extensions: Annotated[frozenset[str], NoDecode, BeforeValidator(_names)] = Field(
         frozenset({
             "add_generation_prompt", "add_special_tokens", "chat_template_kwargs", "continue_final_message",
             "documents", "echo", "mm_processor_kwargs", "vllm_xargs",
@@ -117,7 +141,12 @@ class Settings(BaseSettings):
     """Everything that can be set. The field's name in capitals is the variable; a group's is GROUP__FIELD."""
 
     model_config = SettingsConfigDict(
-        env_nested_delimiter=DELIMITER, env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+        env_nested_delimiter=DELIMITER,
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,  # a wrong key is still a key
     )
 
     port: int = Field(50052, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
@@ -128,7 +157,7 @@ class Settings(BaseSettings):
         "auto", description="json, text, or auto: text on a terminal."
     )
     vllm_url: BackendUrl = Field("http://localhost:8000", description="The vLLM server.")
-    vllm_api_key: SecretStr | None = Field(None, description="The key that vLLM wants (its --api-key).")
+    vllm_api_key: ApiKey | None = Field(None, description="The key that vLLM wants (its --api-key).")
     timeout_ms: Milliseconds = Field(600_000, description="The longest that a call may take.")
     default_model: str | None = Field(None, description="The model of requests that name none.")
     server: ServerSettings = ServerSettings()
@@ -150,6 +179,8 @@ def load_settings() -> Settings:
         secrets_dir = DEFAULT_SECRETS_DIR
     try:
         settings = Settings(_secrets_dir=secrets_dir)
+    except UnreadableError as error:
+        raise SettingsError(unread or [str(error)]) from error
     except ValidationError as error:
         raise SettingsError([*unread, *(_line(found) for found in error.errors(include_url=False))]) from error
     if unread:
@@ -194,16 +225,20 @@ def _line(error: Any) -> str:  # noqa: ANN401 - pydantic's error dict
 
 
 def _unread_variables() -> Iterable[str]:
-    """Variables that look like ours and are read by nobody: a group's name with a typo, or one underscore for two."""
+    """Variables that look like ours and are read by nobody: a group's name alone or with a typo, or one underscore."""
     groups = {
         name.upper(): {inner.upper() for inner in field.annotation.model_fields}
         for name, field in Settings.model_fields.items()
         if isinstance(field.annotation, type) and issubclass(field.annotation, Group)
     }
-    one_underscore = {f"{group}_{field}": f"{group}{DELIMITER}{field}" for group, own in groups.items() for field in own}
-    for variable in sorted({*os.environ, *dotenv_values(".env")}):
+    names = [(group, field) for group, own in groups.items() for field in own]
+    one_underscore = {f"{group}_{field}": f"{group}{DELIMITER}{field}" for group, field in names}
+    given = dotenv_values(".env") | os.environ
+    for variable in sorted(given):
         group, delimiter, field = variable.upper().partition(DELIMITER)
-        if variable.upper() in one_underscore:
+        if variable.upper() in groups and given[variable]:
+            yield f"{variable}: is a group of settings; {group}{DELIMITER}{min(groups[group])} is one of its fields"
+        elif variable.upper() in one_underscore:
             yield f"{variable}: there is no such setting; {one_underscore[variable.upper()]} is one"
         elif delimiter and group and group not in groups:
             close = difflib.get_close_matches(group, groups, n=1, cutoff=SIMILAR)

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from llm_gateway.v1 import generation_pb2, llm_service_pb2, message_pb2, outcome_pb2
 
+from llm_gateway.v1 import generation_pb2, llm_service_pb2, message_pb2, outcome_pb2
 from tests.kit.gateway import Failure, failure_of
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
     from tests.kit.gateway import RunningGateway
 
 
@@ -54,15 +57,20 @@ class Outcome:
         """The name of a choice's finish reason, without its prefix; "UNSPECIFIED" if it has not ended."""
         reasons = [delta.finish_reason for delta in self.deltas if delta.index == index and delta.finish_reason]
         assert len(reasons) <= 1, "a choice ended twice"
-        name: str = outcome_pb2.FinishReason.Name(reasons[0] if reasons else 0)  # type: ignore[arg-type]
+        name: str = outcome_pb2.FinishReason.Name(reasons[0] if reasons else 0)
         return name.removeprefix("FINISH_REASON_")
 
 
-async def read_stream(call: grpc.aio.UnaryStreamCall[Any, Any]) -> Outcome:
-    """Read a stream to its end, and hold it to the laws that every stream obeys."""
-    outcome = Outcome()
+async def read_stream(
+    call: grpc.aio.UnaryStreamCall[Any, Any], seen: Sequence[Any] = (), rest: AsyncIterator[Any] | None = None
+) -> Outcome:
+    """Read a stream to its end, and hold it to the laws that every stream obeys.
+
+    Where a test has read the first events itself, they are `seen`, and `rest` is the iterator that it used.
+    """
+    outcome = Outcome(list(seen))
     try:
-        async for event in call:
+        async for event in rest if rest is not None else call:
             outcome.events.append(event)
     except grpc.aio.AioRpcError as error:
         outcome.failure = failure_of(error)
@@ -91,3 +99,10 @@ def assert_lawful(outcome: Outcome) -> None:
         assert delta.index not in ended, "a choice went on after its end"
         if delta.finish_reason:
             ended.add(delta.index)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until a condition of this process holds, of whose coming true nobody tells; fail if it does not."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.001)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+
 from llm_gateway.app import running
 from llm_gateway.settings import Settings
 from llm_gateway.v1 import call_report_pb2, llm_service_pb2_grpc
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from google.protobuf.message import Message
+
     from llm_gateway.server import Server
 
 
@@ -38,9 +40,7 @@ def make_settings(url: str, **overrides: Any) -> Settings:
     """Settings for a gateway in front of `url`, on loopback and without a drain delay; groups are given as dicts."""
     server = {"host": "127.0.0.1", "drain_delay_ms": 0} | overrides.pop("server", {})
     retry = {"backoff_ms": 0} | overrides.pop("retry", {})
-    return Settings(
-        _env_file=None, **({"port": 0, "vllm_url": url, "server": server, "retry": retry} | overrides)
-    )
+    return Settings(_env_file=None, **({"port": 0, "vllm_url": url, "server": server, "retry": retry} | overrides))
 
 
 @asynccontextmanager
@@ -92,7 +92,7 @@ DETAIL_TYPES: tuple[type[Message], ...] = (
 
 def failure_of(error: grpc.aio.AioRpcError) -> Failure:
     """Take a status apart; every one of ours has exactly one ErrorInfo, and each detail once."""
-    status = rpc_status.from_call(error)  # type: ignore[arg-type] - an AioRpcError has what is read of a call
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]  # an AioRpcError has what is read of a call
     assert isinstance(status, status_pb2.Status), f"a bare status: {error}"
     details: dict[str, Message] = {}
     for packed in status.details:

@@ -33,7 +33,7 @@ class Baseline:
 
     def __init__(self) -> None:
         self._tasks = asyncio.all_tasks()
-        self._sockets = tcp_sockets() if os.path.exists("/proc/self/net/tcp") else None  # noqa: PTH110 - cheap
+        self._sockets = tcp_sockets() if os.path.exists("/proc/self/net/tcp") else None
         self._current = asyncio.current_task()
 
     def left_behind(self) -> list[str]:
@@ -46,6 +46,6 @@ class Baseline:
     async def regained(self) -> None:
         """Wait until nothing is left behind; fail with what is, if that does not happen soon."""
         give_up = time.monotonic() + PATIENCE
-        while (left := self.left_behind()) and time.monotonic() < give_up:
+        while (left := self.left_behind()) and time.monotonic() < give_up:  # noqa: ASYNC110 - nobody tells of sockets
             await asyncio.sleep(0.001)
         assert not left, f"left behind: {', '.join(left)}"

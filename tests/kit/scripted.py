@@ -91,6 +91,8 @@ class ScriptedBackend:
         self.requests: list[tuple[str, dict[str, str], Any]] = []
         self.left = asyncio.Event()
         self.open = 0
+        self.sent = 0
+        """Bytes of scripts that were written, as far as the client lets them pass."""
 
     @property
     def url(self) -> str:
@@ -143,6 +145,7 @@ class ScriptedBackend:
             if isinstance(step, bytes):
                 writer.write(step)
                 await writer.drain()
+                self.sent += len(step)
             elif isinstance(step, Pause | Hold):
                 if not await self._waited(step, reader):
                     return False

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from llm_gateway.backends.choice import ChoiceState
 from llm_gateway.backends.failures import error_of_event, is_error
-from llm_gateway.backends.sse import EventTooLargeError, SseParser
+from llm_gateway.backends.sse import SseParser
 from llm_gateway.backends.wire import ChunkWire, HalvedChunkWire, NotTheProtocolError, decode_chunk
 from llm_gateway.errors import BackendGaveUp, BackendLost, BackendProtocolError
 from llm_gateway.generation import Piece, Usage
@@ -69,13 +69,12 @@ class Assembly:
         """Take the bytes of one read and give the pieces they complete."""
         self.moved = False
         pieces: list[Piece] = []
-        try:
-            for event in self._sse.feed(data):
-                if not self.done:
-                    self._event(event, pieces)
-                if self.failure is not None:
-                    break
-        except EventTooLargeError:
+        for event in self._sse.feed(data):
+            if not self.done:
+                self._event(event, pieces)
+            if self.failure is not None:
+                return pieces
+        if self._sse.overflowed and not self.done:
             self.failure = BackendProtocolError("The backend sent an event that is larger than the gateway takes.")
         return pieces
 
@@ -87,7 +86,7 @@ class Assembly:
         return pieces
 
     def end(self) -> list[Piece]:
-        """Say that the body has ended. Gives the ends that waited for a usage; sets `failure` if the answer broke off."""
+        """Say that the body has ended: one that broke off is a failure. Gives the ends that waited for a usage."""
         if self.failure is None and not self.whole:
             self.failure = BackendLost("The backend ended its answer without a finish reason.")
         return self.settle()
@@ -107,9 +106,7 @@ class Assembly:
         seen = self._usage
         if seen is None:
             # Four bytes a token is the rule of thumb for English; it is marked as the estimate that it is.
-            return Usage(
-                prompt_tokens=-(-prompt_bytes // 4), completion_tokens=self._tokens_seen(), estimated=True
-            )
+            return Usage(prompt_tokens=-(-prompt_bytes // 4), completion_tokens=self._tokens_seen(), estimated=True)
         prompt, completion = seen.prompt_tokens, seen.completion_tokens
         details = seen.completion_tokens_details
         prompt_details = seen.prompt_tokens_details
@@ -152,13 +149,13 @@ class Assembly:
                     return
         if chunk.usage is not None:
             self._usage = chunk.usage
-            # A usage beside choices is the running one of vLLM's continuous_usage_stats, and of one choice only;
-            # the final one comes after all, or with the last choice's end.
-            self.usage_is_final = self.whole and (not chunk.choices or len(self._choices) == 1)
+            # A usage beside some of the choices is the running one of vLLM's continuous_usage_stats, and of those only;
+            # the final one comes after all, or with all.
+            self.usage_is_final = self.whole and len(chunk.choices or ()) in {0, len(self._choices)}
             if self.usage_is_final:
                 pieces += self.settle()
 
-    def _choice(self, wire: ChoiceWire, halved: bool, pieces: list[Piece]) -> None:  # noqa: FBT001
+    def _choice(self, wire: ChoiceWire, halved: bool, pieces: list[Piece]) -> None:
         index = wire.index or 0
         if not 0 <= index < len(self._choices):
             self.failure = BackendProtocolError("The backend sent a choice that was not asked for.")
@@ -172,7 +169,7 @@ class Assembly:
         try:
             piece = choice.take(wire, halved=halved, ends_well=self.failure is None)
         except NotTheProtocolError:
-            self.failure = BackendProtocolError("The backend went on with a choice that it had ended.")
+            self.failure = BackendProtocolError("The backend sent a piece that is not of its protocol.")
             return
         if piece is not None:
             pieces.append(piece)

@@ -76,7 +76,7 @@ class ChoiceState:
         elif wire.message is not None:
             _number_calls(wire.message)
             self._message(wire.message, piece)
-        if halved or self._halves["text"] or self._halves["reasoning"]:
+        if halved or self._half_waits:
             last = wire.finish_reason is not None
             piece.text = self._mend("text", piece.text, last=last)
             piece.reasoning = self._mend("reasoning", piece.reasoning, last=last)
@@ -86,8 +86,7 @@ class ChoiceState:
             piece.token_ids = tuple(wire.token_ids)
         self._count(piece)
         if self.finished:
-            if piece.has_content:
-                raise NotTheProtocolError
+            _refuse_more(piece)
             return None
         if wire.finish_reason is not None and ends_well:
             return self._finish(wire, piece)
@@ -148,6 +147,11 @@ class ChoiceState:
                 return index
         last = max(self._calls, default=-1)
         return last + 1 if wire.id is not None or last < 0 else last
+
+    @property
+    def _half_waits(self) -> bool:
+        """Whether half a character waits for its other half."""
+        return any(self._halves.values())
 
     def _mend(self, field: str, text: str, *, last: bool) -> str:
         """Join the halves of characters that were cut between events; a half that stays alone becomes U+FFFD."""
@@ -233,6 +237,12 @@ def logprobs_of(wire: LogprobsWire) -> tuple[TokenLogprob, ...]:
         )
         for token, logprob, top in zip(tokens, logprobs, rivals, strict=True)
     )
+
+
+def _refuse_more(piece: Piece) -> None:
+    """A choice may be ended twice, but it must not go on after its end."""
+    if piece.has_content:
+        raise NotTheProtocolError
 
 
 def _number_calls(message: MessageWire) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
+from httpx_aiohttp.transport import AiohttpResponseStream
 
 from llm_gateway.errors import BackendLost, BackendProtocolError, NoHealthyBackend
 
@@ -68,7 +69,8 @@ class Exchange:
         stream = response.stream
         # The transport's own iterator reads 16 KiB at most at a time, through a generator and a context manager a
         # read; and bytes that had arrived when a connection broke are lost in it.
-        self._aiohttp: aiohttp.ClientResponse = stream._aiohttp_response  # type: ignore[attr-defined]
+        assert isinstance(stream, AiohttpResponseStream)  # noqa: S101 - what the transport gives
+        self._aiohttp = stream._aiohttp_response
         self._content = self._aiohttp.content
         self._failure: Exception | None = None
 
@@ -80,12 +82,14 @@ class Exchange:
     @property
     def content_type(self) -> str:
         """The media type, in lower case and without its parameters."""
-        return self._response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        content_type: str = self._response.headers.get("content-type", "")
+        return content_type.partition(";")[0].strip().lower()
 
     @property
     def encoded(self) -> bool:
         """Whether the body is compressed, although the request forbade it."""
-        return self._response.headers.get("content-encoding", "identity").lower() != "identity"
+        encoding: str = self._response.headers.get("content-encoding", "identity")
+        return encoding.lower() != "identity"
 
     @property
     def retry_after(self) -> float | None:
@@ -108,7 +112,7 @@ class Exchange:
             try:
                 return await self._content.readany()
             except aiohttp.ClientError as error:
-                late = self._content._read_nowait(-1)  # noqa: SLF001 - what arrived before the fault, see __init__
+                late = self._content._read_nowait(-1)
                 if not late:
                     raise
                 self._failure = error
@@ -181,4 +185,3 @@ ERRORS = (
     ((aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError), _unreachable),  # refused, DNS, TLS, no answer
     ((aiohttp.ClientResponseError, aiohttp.InvalidURL, httpx.InvalidURL, httpx.UnsupportedProtocol), _no_http),
 )
-

@@ -10,18 +10,15 @@ from __future__ import annotations
 BOM = b"\xef\xbb\xbf"
 
 
-class EventTooLargeError(Exception):
-    """One event is larger than the limit."""
-
-
 class SseParser:
     r"""Cuts a stream into events and gives the data of each, its lines joined by "\n".
 
     Comments and the fields event, id and retry are passed over. An event that no blank line ends is discarded, as the
-    standard has it; `unterminated` tells of it.
+    standard has it; `unterminated` tells of it. An event above the limit ends the parsing: `overflowed` tells of it, and
+    nothing is kept from there on.
     """
 
-    __slots__ = ("_data", "_line", "_max_bytes", "_size", "_skip_lf", "_started")
+    __slots__ = ("_data", "_line", "_max_bytes", "_size", "_skip_lf", "_started", "overflowed")
 
     def __init__(self, max_event_bytes: int) -> None:
         self._max_bytes = max_event_bytes
@@ -30,6 +27,7 @@ class SseParser:
         self._size = 0  # bytes in both
         self._skip_lf = False
         self._started = False
+        self.overflowed = False
 
     @property
     def unterminated(self) -> bool:
@@ -37,10 +35,9 @@ class SseParser:
         return bool(self._line or self._data)
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """Take the bytes of one read and give the data of every event they complete.
-
-        Raises EventTooLargeError, after which the stream cannot be parsed any further.
-        """
+        """Take the bytes of one read and give the data of every event they complete."""
+        if self.overflowed:
+            return []
         if self._started and not self.unterminated and not self._skip_lf and b"\r" not in chunk:
             events, rest = _simple_events(chunk)
             return events + self._lines(rest) if rest else events
@@ -54,16 +51,22 @@ class SseParser:
         # A CR at the very end may be half of a CRLF: it ends its line now, and an LF that follows is passed over.
         self._skip_lf = self._skip_lf or chunk.endswith(b"\r")
         *lines, rest = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        events = [event for line in lines if (event := self._end_line(line)) is not None]
+        events = []
+        for line in lines:
+            event = self._end_line(line)
+            if self.overflowed:
+                break
+            if event is not None:
+                events.append(event)
         if rest:
             self._keep(self._line, rest)
         return events
 
     def _keep(self, where: list[bytes], piece: bytes) -> None:
-        where.append(piece)
         self._size += len(piece)
-        if self._size > self._max_bytes:
-            raise EventTooLargeError
+        self.overflowed = self.overflowed or self._size > self._max_bytes
+        if not self.overflowed:
+            where.append(piece)
 
     def _end_line(self, last_piece: bytes) -> bytes | None:
         """End a line; a blank one ends the event and gives its data."""

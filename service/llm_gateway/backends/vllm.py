@@ -41,7 +41,7 @@ class VllmBackend:
     guarded by a caller's deadline: the list of models and the health.
     """
 
-    def __init__(  # noqa: PLR0913 - all of them settings of one backend
+    def __init__(
         self,
         name: str,
         url: str,
@@ -67,13 +67,10 @@ class VllmBackend:
             context_length = await self._context_length(model)
         path, body = generation_request(generation, model, context_length)
         exchange = await self._http.send("POST", path, body=body, request_id=request_id)
-        try:
-            if exchange.status != HTTPStatus.OK:
-                raise await _refusal_of(exchange)
+        if exchange.status == HTTPStatus.OK:
             return VllmAnswer(exchange, generation, self._max_event_bytes)
-        except BaseException:
-            exchange.close()
-            raise
+        async with exchange:
+            raise await _refusal_of(exchange)
 
     async def list_models(self) -> Sequence[Model]:
         """The models that vLLM serves, its LoRA adapters among them; asked anew every MODELS_TTL seconds."""
@@ -119,9 +116,7 @@ class VllmBackend:
             raise InvalidRequest.of("params.max_tokens", "is needed here: the backend does not tell the context")
         return lengths.get(model) or max(lengths.values())
 
-    async def _call(  # noqa: PLR0913 - one HTTP call
-        self, method: str, path: str, kind: type[_T], *, body: bytes = b"", request_id: str = ""
-    ) -> _T:
+    async def _call(self, method: str, path: str, kind: type[_T], *, body: bytes = b"", request_id: str = "") -> _T:
         async with await self._http.send(method, path, body=body, request_id=request_id) as exchange:
             if exchange.status != HTTPStatus.OK:
                 raise await _refusal_of(exchange)
@@ -158,25 +153,14 @@ class VllmAnswer:
         if assembly.failure is not None:
             raise assembly.failure
         if not self._streams:
-            return await self._read_whole()
+            return self._ended(assembly.feed_whole(await self._read_json()))
         while True:
-            try:
-                data = await self._exchange.read()
-            except GatewayError:
-                if not assembly.whole:
-                    raise
-                data = b""  # the answer was whole: how its connection ends does not matter any more
-            pieces = assembly.feed(data) if data else assembly.end()
-            if assembly.failure is not None and not pieces:
-                raise assembly.failure
+            data = await self._read_some()
+            pieces = assembly.feed(data)
             if not data or assembly.done:
-                pieces += assembly.end()
-                self.finished = assembly.failure is None
-                if not pieces and assembly.failure is not None:
-                    raise assembly.failure
-                return pieces
-            if pieces or assembly.moved:
-                return pieces
+                return self._ended(pieces)
+            if pieces or assembly.moved or assembly.failure is not None:
+                return self._deliverable(pieces)
 
     def settle(self) -> list[Piece]:
         """The ends that waited for a usage which does not come."""
@@ -201,16 +185,31 @@ class VllmAnswer:
         finally:
             self._exchange.close()
 
-    async def _read_whole(self) -> list[Piece]:
+    async def _read_some(self) -> bytes:
+        """The next bytes; b"" at the end, of whatever kind where the answer is whole."""
+        try:
+            return await self._exchange.read()
+        except GatewayError:
+            if self._assembly.whole:
+                return b""  # how the connection of a whole answer ends does not matter any more
+            raise
+
+    async def _read_json(self) -> bytes:
         """An answer in one JSON body: of a beam search, or of a proxy that does not stream."""
         if self._exchange.content_type != JSON or self._exchange.encoded:
             raise BackendProtocolError("The backend's answer is neither an event stream nor JSON.")
-        body = await self._exchange.read_all(MAX_ANSWER_BODY)
-        pieces = self._assembly.feed_whole(body)
+        return await self._exchange.read_all(MAX_ANSWER_BODY)
+
+    def _ended(self, pieces: list[Piece]) -> list[Piece]:
+        """The last pieces. The verdict on the answer is raised now if there are none, else by the next read."""
         pieces += self._assembly.end()
+        self.finished = self._assembly.failure is None
+        return self._deliverable(pieces)
+
+    def _deliverable(self, pieces: list[Piece]) -> list[Piece]:
+        """What came before a fault is given first; the fault is raised when there is nothing to give."""
         if self._assembly.failure is not None and not pieces:
             raise self._assembly.failure
-        self.finished = self._assembly.failure is None
         return pieces
 
 

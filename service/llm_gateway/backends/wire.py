@@ -55,7 +55,7 @@ class LogprobsWire(msgspec.Struct, gc=False):
 
 
 class MessageWire(msgspec.Struct, gc=False):
-    """`delta` of a chunk, `message` of a whole answer. `reasoning_content` is older vLLM's, SGLang's and llama.cpp's."""
+    """`delta` of a chunk, `message` of an answer. `reasoning_content` is older vLLM's, SGLang's and llama.cpp's."""
 
     content: str | None = None
     reasoning: str | None = None

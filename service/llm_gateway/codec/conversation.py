@@ -20,7 +20,7 @@ from llm_gateway.generation import (
 from llm_gateway.v1 import message_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
 
     from llm_gateway.codec.violations import Violations
     from llm_gateway.generation import Part
@@ -44,20 +44,22 @@ IMAGE_DETAILS = frozenset({"low", "high", "auto"})
 URL_SCHEMES = ("http://", "https://", "data:")
 
 
-def decode_messages(messages: Iterable[pb.Message], violations: Violations) -> tuple[Message, ...]:
+def decode_messages(messages: Collection[pb.Message], violations: Violations) -> tuple[Message, ...]:
     """The conversation."""
-    decoded = tuple(_message(message, f"messages[{index}]", violations) for index, message in enumerate(messages))
-    violations.check(len(decoded) <= MAX_MESSAGES, "messages", f"must have at most {MAX_MESSAGES} items")
-    return decoded
+    if not violations.few(messages, MAX_MESSAGES, "messages"):
+        return ()
+    return tuple(_message(message, f"messages[{index}]", violations) for index, message in enumerate(messages))
 
 
-def decode_tools(tools: Iterable[pb.Tool], violations: Violations) -> tuple[Tool, ...]:
+def decode_tools(tools: Collection[pb.Tool], violations: Violations) -> tuple[Tool, ...]:
     """The functions that may be called."""
+    if not violations.few(tools, MAX_TOOLS, "tools"):
+        return ()
     decoded = tuple(_tool(tool, f"tools[{index}]", violations) for index, tool in enumerate(tools))
-    violations.check(len(decoded) <= MAX_TOOLS, "tools", f"must have at most {MAX_TOOLS} items")
-    names = [tool.name for tool in decoded]
-    for index, name in enumerate(names):
-        violations.check(names.index(name) == index, f"tools[{index}].name", "must be unique")
+    names: set[str] = set()
+    for index, tool in enumerate(decoded):
+        violations.check(tool.name not in names, f"tools[{index}].name", "must be unique")
+        names.add(tool.name)
     return decoded
 
 

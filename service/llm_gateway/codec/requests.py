@@ -7,7 +7,8 @@ import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import DecodeError, Message as ProtoMessage
+from google.protobuf.message import DecodeError
+from google.protobuf.message import Message as ProtoMessage
 
 from llm_gateway.codec.conversation import decode_messages, decode_tool_choice, decode_tools
 from llm_gateway.codec.sampling import MAX_TIME_LIMIT, decode_sampling, seconds
@@ -23,7 +24,8 @@ from llm_gateway.generation import (
     StreamOptions,
     TokenQuery,
 )
-from llm_gateway.v1 import generation_pb2, llm_service_pb2 as pb
+from llm_gateway.v1 import generation_pb2
+from llm_gateway.v1 import llm_service_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -34,6 +36,7 @@ CACHE_SALT = re.compile(r"[^@/\\\0]{1,128}\Z")
 SCHEMA_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 DEFAULT_SCHEMA_NAME = "response"
 MAX_NAME_BYTES = 256
+EXACT_FLOATS = 2**53  # a float above may stand for another integer than the caller's
 MAX_METADATA = 16
 MAX_METADATA_KEY_BYTES = 64
 MAX_MERGE_BYTES = 1_048_576
@@ -60,14 +63,12 @@ def parse(kind: type[M], data: bytes, limit: int) -> M:
         raise InvalidRequest(f"The request is not a {kind.DESCRIPTOR.full_name}.") from error
 
 
-def decode_chat(
-    request: pb.ChatCompletionRequest, *, unary: bool, extensions: Collection[str]
-) -> Generation:
+def decode_chat(request: pb.ChatCompletionRequest, *, unary: bool, extensions: Collection[str]) -> Generation:
     """A conversation to be answered; `extensions` are the names that `backend_extensions` may have."""
     violations = Violations()
     violations.check(request.messages, "messages", "needs at least one message")
     tools = decode_tools(request.tools, violations)
-    allowed = _extensions(request, extensions)
+    allowed = _extensions(request, extensions, violations)
     generation = Generation(
         model=_model(request, violations),
         messages=decode_messages(request.messages, violations),
@@ -152,9 +153,7 @@ def _model(request: Any, violations: Violations) -> str | None:  # noqa: ANN401 
     if not request.HasField("model"):
         return None
     violations.check(request.model, "model", "must not be empty; leave it out for the default")
-    violations.check(len(request.model.encode()) <= MAX_NAME_BYTES, "model", f"must have at most {MAX_NAME_BYTES} bytes")
-    model: str = request.model
-    return model
+    return _name(request, "model", violations)
 
 
 def _name(request: Any, field: str, violations: Violations) -> str | None:  # noqa: ANN401
@@ -180,7 +179,8 @@ def _metadata(request: pb.ChatCompletionRequest, violations: Violations) -> dict
         len(key.encode()) <= MAX_METADATA_KEY_BYTES and len(value.encode()) <= MAX_NAME_BYTES
         for key, value in metadata.items()
     )
-    violations.check(short, "metadata", f"keys of {MAX_METADATA_KEY_BYTES} and values of {MAX_NAME_BYTES} bytes at most")
+    limits = f"keys of {MAX_METADATA_KEY_BYTES} and values of {MAX_NAME_BYTES} bytes at most"
+    violations.check(short, "metadata", f"must have {limits}")
     return metadata
 
 
@@ -238,21 +238,26 @@ def _json_schema(schema: generation_pb2.JsonSchema, field: str, violations: Viol
     )
 
 
-def _extensions(request: pb.ChatCompletionRequest, allowed: Collection[str]) -> dict[str, Any]:
+def _extensions(request: pb.ChatCompletionRequest, allowed: Collection[str], violations: Violations) -> dict[str, Any]:
     """The backend's own fields. Raises UnsupportedParameter for one that the operator does not allow."""
     if not request.HasField("backend_extensions"):
         return {}
     for name in request.backend_extensions.fields:
         if name not in allowed:
-            field = f"backend_extensions.{name[:MAX_METADATA_KEY_BYTES]}"
+            shown = name.encode()[:MAX_METADATA_KEY_BYTES].decode(errors="ignore")
+            field = f"backend_extensions.{shown}"
             raise UnsupportedParameter.of(field, "is not among the extensions that the operator allows")
-    extensions: dict[str, Any] = _whole_numbers(MessageToDict(request.backend_extensions))
+    try:
+        extensions: dict[str, Any] = _whole_numbers(MessageToDict(request.backend_extensions))
+    except ValueError:  # JSON has neither NaN nor infinity
+        violations.add("backend_extensions", "must have only finite numbers")
+        return {}
     return extensions
 
 
 def _whole_numbers(value: Any) -> Any:  # noqa: ANN401 - whatever a Struct holds
     """A Struct has only floats; 1.0 was an integer in the caller's mind, and vLLM wants it so."""
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) <= EXACT_FLOATS:
         return int(value)
     if isinstance(value, list):
         return [_whole_numbers(item) for item in value]

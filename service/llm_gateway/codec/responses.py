@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from google.protobuf.duration_pb2 import Duration
 
 from llm_gateway.generation import Completed, FinishReason, Piece, Started
-from llm_gateway.v1 import call_report_pb2, error_pb2, llm_service_pb2 as pb, message_pb2, model_pb2, outcome_pb2
+from llm_gateway.v1 import call_report_pb2, message_pb2, model_pb2, outcome_pb2
+from llm_gateway.v1 import llm_service_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from llm_gateway.observability.call import Call
 
 StreamResponse = type[pb.ChatCompletionStreamResponse] | type[pb.StreamGenerateResponse]
-FINISH_REASONS = {reason: outcome_pb2.FinishReason.Value(f"FINISH_REASON_{reason}") for reason in FinishReason}
+FINISH_REASONS: dict[FinishReason, outcome_pb2.FinishReason] = {
+    reason: getattr(outcome_pb2, f"FINISH_REASON_{reason}") for reason in FinishReason
+}
 
 
 def encode_event(kind: StreamResponse, event: Started | Piece | Completed, sequence: int, request_id: str) -> bytes:
@@ -211,8 +214,8 @@ def _attempts(attempts: Iterable[Attempt]) -> list[outcome_pb2.Attempt]:
     return [
         outcome_pb2.Attempt(
             backend=attempt.backend,
-            outcome=outcome_pb2.Attempt.Outcome.Value(f"OUTCOME_{attempt.outcome}"),
-            reason=error_pb2.ErrorReason.Value(f"ERROR_REASON_{attempt.reason or 'UNSPECIFIED'}"),
+            outcome=f"OUTCOME_{attempt.outcome}",
+            reason=f"ERROR_REASON_{attempt.reason or 'UNSPECIFIED'}",
             duration=_duration(attempt.duration),
         )
         for attempt in attempts

@@ -6,12 +6,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf.duration_pb2 import Duration
-
 from llm_gateway.v1 import generation_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from google.protobuf.duration_pb2 import Duration
 
     from llm_gateway.codec.violations import Violations
 
@@ -84,7 +84,8 @@ def _range_text(low: float, high: float, word: str) -> str:
 
 
 def _check_list(name: str, value: Any, violations: Violations) -> None:  # noqa: ANN401
-    violations.check(len(value) <= MAX_ITEMS[name], f"params.{name}", f"must have at most {MAX_ITEMS[name]} items")
+    if not violations.few(value, MAX_ITEMS[name], f"params.{name}"):
+        return
     for index, item in enumerate(value):
         violations.check(not isinstance(item, str) or item, f"params.{name}[{index}]", "must not be empty")
 
@@ -112,4 +113,6 @@ def _add_messages(params: pb.GenerationParams, sampling: dict[str, Any], violati
         field = "params.repetition_detection"
         violations.check(detection.max_pattern_size >= 1, f"{field}.max_pattern_size", "must be at least 1")
         violations.check(detection.min_count >= 2, f"{field}.min_count", "must be at least 2")  # noqa: PLR2004
+        ordered = detection.min_pattern_size <= detection.max_pattern_size
+        violations.check(ordered, f"{field}.min_pattern_size", "must not be more than max_pattern_size")
         sampling["repetition_detection"] = {f.name: value for f, value in detection.ListFields()}

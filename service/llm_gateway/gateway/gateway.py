@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from llm_gateway.deadline import NEVER, TimeLimitReached, Watchdog
-from llm_gateway.errors import GatewayError
+from llm_gateway.errors import BackendError, GatewayError
 from llm_gateway.gateway.answer import Collector
 from llm_gateway.gateway.relay import Relay
+from llm_gateway.generation import Attempt, AttemptOutcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from llm_gateway.admission import Admission
     from llm_gateway.gateway.relay import Write
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from llm_gateway.observability.call import Call
     from llm_gateway.upstream.retry import RetryPolicy
     from llm_gateway.upstream.router import Route, Router
+
+_T = TypeVar("_T")
 
 
 class Gateway:
@@ -42,10 +45,8 @@ class Gateway:
         with self._admission.admit(watchdog):
             call.admitted = True
             call.stopwatch.seated()
-            with watchdog:
-                watchdog.hold()  # without a model there is nobody to answer, not even in part
-                route = await self._resolve(generation.model, call)
-            await self._attempts(Relay(generation, call, watchdog, write), route)
+            route = await self._repeated(lambda: self._resolve(generation.model, call), watchdog, call)
+            await self._attempts(Relay(generation, call, watchdog, write), route, call)
 
     async def complete(self, generation: Generation, call: Call) -> Answer:
         """The whole answer at once, by the same rules as a stream."""
@@ -56,15 +57,19 @@ class Gateway:
     async def list_models(self, call: Call) -> Sequence[Model]:
         """The models that a caller may name."""
         watchdog = Watchdog(call.deadline)
-        with self._admission.admit(watchdog), watchdog:
-            return await self._router.list_models()
+        with self._admission.admit(watchdog):
+            return await self._repeated(self._router.list_models, watchdog, call)
 
     async def count_tokens(self, query: TokenQuery, call: Call) -> TokenCount:
         """How many tokens a prompt has."""
-        watchdog = Watchdog(call.deadline)
-        with self._admission.admit(watchdog), watchdog:
+
+        async def count() -> TokenCount:
             route = await self._resolve(query.model, call)
             return await route.backend.count_tokens(query, route.model, call.request_id)
+
+        watchdog = Watchdog(call.deadline)
+        with self._admission.admit(watchdog):
+            return await self._repeated(count, watchdog, call)
 
     async def _resolve(self, model: str | None, call: Call) -> Route:
         call.model = model
@@ -72,20 +77,40 @@ class Gateway:
         call.model, call.backend, call.address = route.model, route.backend.name, route.address
         return route
 
-    async def _attempts(self, relay: Relay, route: Route) -> None:
+    async def _repeated(self, ask: Callable[[], Awaitable[_T]], watchdog: Watchdog, call: Call) -> _T:
+        """The answer to a question that changes nothing, asked as often as an answer's first token would be."""
+        while True:
+            began = time.monotonic()
+            try:
+                with watchdog:
+                    watchdog.hold()  # without it there is nobody to answer, not even in part
+                    return await ask()
+            except BackendError as error:
+                call.backend = self._router.backend_name
+                duration = time.monotonic() - began
+                call.attempts.append(Attempt(call.backend, AttemptOutcome.FAILED, error.reason, duration))
+                pause = self._pause(error, call, watchdog)
+            with watchdog:
+                watchdog.hold()
+                await asyncio.sleep(pause)
+
+    async def _attempts(self, relay: Relay, route: Route, call: Call) -> None:
         try:
             while True:
                 try:
                     return await relay.attempt(route)
                 except GatewayError as error:
-                    await self._pause(relay, error)
+                    if relay.committed:
+                        raise
+                    pause = self._pause(error, call, relay.watchdog)
+                with relay.watchdog:
+                    await asyncio.sleep(pause)
         except TimeLimitReached:
             await relay.end_early(route)
 
-    async def _pause(self, relay: Relay, error: GatewayError) -> None:
-        """Wait before another attempt. Raises `error` where there is to be none."""
-        pause = None if relay.committed else self._retry.pause(error, relay.attempts)
-        if pause is None or time.monotonic() + pause >= relay.watchdog.deadline:
+    def _pause(self, error: GatewayError, call: Call, watchdog: Watchdog) -> float:
+        """Seconds to wait before another attempt. Raises `error` where there is to be none."""
+        pause = self._retry.pause(error, len(call.attempts))
+        if pause is None or time.monotonic() + pause >= watchdog.deadline:
             raise error
-        with relay.watchdog:
-            await asyncio.sleep(pause)
+        return pause

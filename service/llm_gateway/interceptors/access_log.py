@@ -21,7 +21,7 @@ class AccessLog(Around):
     """Logs a call once its status is known. What went wrong, Errors has written into the record before."""
 
     @asynccontextmanager
-    async def around(self, method: str, context: Context) -> AsyncIterator[None]:  # noqa: ARG002 - Around's signature
+    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
         """Label the ending."""
         call = CURRENT_CALL.get()
         try:
@@ -29,7 +29,7 @@ class AccessLog(Around):
             call.status = "OK"
         except asyncio.CancelledError:
             # gRPC cancels the handler alike when the caller leaves and when its deadline passes; only the time tells.
-            remaining = context.time_remaining()
+            remaining: float | None = context.time_remaining()
             passed = remaining is not None and remaining <= 0
             call.status = call.reason = "DEADLINE_EXCEEDED" if passed else "CANCELLED"
             raise

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     Context = grpc.aio.ServicerContext[Any, Any]
     Handler = grpc.RpcMethodHandler[Any, Any]
+    Behaviour = Callable[[Any, Context], Awaitable[Any]]
 
 OURS = "/llm_gateway.v1."
 
@@ -34,11 +35,11 @@ class Around(ABC, grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
+    ) -> Handler | None:
         """Wrap the handler of a method, once for all its calls."""
-        method: str = handler_call_details.method  # type: ignore[assignment] - the stubs say bytes; it is text
+        method = handler_call_details.method
         wrapped = self._wrapped.get(method)
         if wrapped is None:
             handler = await continuation(handler_call_details)
@@ -48,20 +49,19 @@ class Around(ABC, grpc.aio.ServerInterceptor):
         return wrapped
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
-        behaviour = handler.unary_stream if handler.response_streaming else handler.unary_unary
         around = self.around
+        # The stubs know only handlers that are not coroutines.
+        behaviour = cast("Behaviour", handler.unary_stream if handler.response_streaming else handler.unary_unary)
 
         async def call(request: Any, context: Context) -> Any:  # noqa: ANN401 - the handler's own types
             async with around(method, context):
-                return await behaviour(request, context)  # type: ignore[misc] - both kinds are coroutines here
+                return await behaviour(request, context)
 
         make = (
-            grpc.unary_stream_rpc_method_handler
-            if handler.response_streaming
-            else grpc.unary_unary_rpc_method_handler
+            grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
         )
         return make(
-            call,  # type: ignore[arg-type] - the stubs know only the synchronous kind
+            call,
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )

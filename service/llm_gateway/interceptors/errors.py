@@ -79,7 +79,7 @@ class Errors(Around):
     """Ends a call that raised, with a status that says what happened and nothing that was confidential."""
 
     @asynccontextmanager
-    async def around(self, method: str, context: Context) -> AsyncIterator[None]:  # noqa: ARG002 - Around's signature
+    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
         """Turn what a call raises into its status."""
         try:
             yield
@@ -87,6 +87,9 @@ class Errors(Around):
             await _abort(context, error)
         except asyncio.CancelledError:
             raise
+        except grpc.aio.InternalError as error:
+            # What is written to a caller who has left fails, a moment before gRPC cancels the handler for it.
+            raise asyncio.CancelledError from error
         except Exception:
             call = CURRENT_CALL.get()
             LOG.exception("a call failed on a bug", extra={"request_id": call.request_id, "rpc": call.rpc})

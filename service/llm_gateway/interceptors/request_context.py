@@ -33,7 +33,7 @@ class RequestContext(Around):
     async def around(self, method: str, context: Context) -> AsyncIterator[None]:
         """Set CURRENT_CALL, and the trailers that every ending has."""
         now = time.monotonic()
-        remaining = context.time_remaining()
+        remaining: float | None = context.time_remaining()  # None: the caller has no deadline, whatever the stubs say
         deadline = call_deadline(now, remaining, self._timeout)
         timeout = self._timeout if remaining is None else min(self._timeout, remaining)
         rpc = method.rpartition("/")[2]
@@ -48,9 +48,6 @@ class RequestContext(Around):
 
 def _request_id(context: Context) -> str:
     """The caller's id if it is sane, else a new one. What is not sane goes neither into logs nor to a backend."""
-    for key, value in context.invocation_metadata() or ():
-        if key == REQUEST_ID:
-            if isinstance(value, str) and SANE.match(value):
-                return value
-            break
-    return uuid.uuid4().hex
+    metadata = context.invocation_metadata() or ()
+    sent = next((value for key, value in metadata if key == REQUEST_ID), "")
+    return sent if isinstance(sent, str) and SANE.match(sent) else uuid.uuid4().hex

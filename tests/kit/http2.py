@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bare HTTP/2 client: it sends what no gRPC library would, and sees the frames that one hides."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from google.protobuf.message import Message
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+END_STREAM, ACK, END_HEADERS = 0x1, 0x1, 0x4
+MAX_CONCURRENT_STREAMS, MAX_HEADER_LIST_SIZE = 0x3, 0x6
+ENHANCE_YOUR_CALM, NO_ERROR = 0xB, 0x0
+PATIENCE = 10.0
+
+
+class Kind(IntEnum):
+    """The types of frames that matter here (RFC 9113, section 6)."""
+
+    DATA = 0
+    HEADERS = 1
+    RST_STREAM = 3
+    SETTINGS = 4
+    PING = 6
+    GOAWAY = 7
+    WINDOW_UPDATE = 8
+    CONTINUATION = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame."""
+
+    kind: int
+    flags: int
+    stream: int
+    payload: bytes
+
+    @property
+    def error_code(self) -> int:
+        """Of a GOAWAY."""
+        return int.from_bytes(self.payload[4:8], "big")
+
+    @property
+    def settings(self) -> dict[int, int]:
+        """Of a SETTINGS."""
+        pairs = [self.payload[i : i + 6] for i in range(0, len(self.payload), 6)]
+        return {int.from_bytes(pair[:2], "big"): int.from_bytes(pair[2:], "big") for pair in pairs}
+
+
+class Http2Client:
+    """One connection. It reads only when asked to, and answers no ping: to the other side, it is frozen."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._stream = -1
+
+    def send(self, kind: Kind, payload: bytes = b"", *, flags: int = 0, stream: int = 0) -> None:
+        """Send one frame."""
+        head = len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big")
+        self._writer.write(head + payload)
+
+    def call(self, path: str, request: Message, metadata: Sequence[tuple[str, bytes]] = ()) -> int:
+        """Send a whole gRPC call; gives the number of its stream."""
+        self._stream += 2
+        fields: list[tuple[str, bytes]] = [
+            (":method", b"POST"), (":scheme", b"http"), (":path", path.encode()), (":authority", b"gateway"),
+            ("content-type", b"application/grpc"), ("te", b"trailers"), *metadata,
+        ]  # fmt: skip
+        self.send(Kind.HEADERS, b"".join(_literal(*field) for field in fields), flags=END_HEADERS, stream=self._stream)
+        message = request.SerializeToString()
+        body = b"\0" + len(message).to_bytes(4, "big") + message
+        self.send(Kind.DATA, body, flags=END_STREAM, stream=self._stream)
+        return self._stream
+
+    async def receive(self) -> Frame:
+        """The next frame. Raises IncompleteReadError or ConnectionError when the other side has closed."""
+        async with asyncio.timeout(PATIENCE):
+            head = await self._reader.readexactly(9)
+            payload = await self._reader.readexactly(int.from_bytes(head[:3], "big"))
+        return Frame(head[3], head[4], int.from_bytes(head[5:], "big"), payload)
+
+    async def receive_until(self, kind: Kind, *, flags: int = 0, stream: int | None = None) -> Frame:
+        """The next frame of a kind that has these flags; those before it are passed over."""
+        while True:
+            frame = await self.receive()
+            if frame.kind == kind and frame.flags & flags == flags and stream in (None, frame.stream):
+                return frame
+
+    async def receive_end(self, stream: int) -> None:
+        """Read up to the trailers of a call."""
+        await self.receive_until(Kind.HEADERS, flags=END_STREAM, stream=stream)
+
+    async def closed(self) -> None:
+        """Read until the other side closes the connection."""
+        try:
+            while True:
+                await self.receive()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return
+
+
+@asynccontextmanager
+async def http2_client(port: int) -> AsyncIterator[Http2Client]:
+    """A connection to a gRPC server on loopback, past the preface but before any frame was read."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    client = Http2Client(reader, writer)
+    writer.write(PREFACE)
+    client.send(Kind.SETTINGS)
+    client.send(Kind.SETTINGS, flags=ACK)
+    try:
+        yield client
+    finally:
+        writer.transport.abort()
+
+
+def _literal(name: str, value: bytes) -> bytes:
+    """A header field without indexing and without Huffman's code (RFC 7541, section 6.2.2)."""
+    return b"\0" + _length(len(name)) + name.encode() + _length(len(value)) + value
+
+
+def _length(number: int) -> bytes:
+    """An integer with a prefix of 7 bits (RFC 7541, section 5.1)."""
+    if number < 127:
+        return bytes((number,))
+    encoded, number = b"\x7f", number - 127
+    while number >= 128:
+        encoded, number = encoded + bytes((number % 128 + 128,)), number // 128
+    return encoded + bytes((number,))

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people see: text as it comes, dim asides, red complaints. Answers go to stdout, all else to stderr."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+CONTROL = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)))
+"""Control characters, which could move the cursor or recolour the terminal; a line feed and a tab are text."""
+del CONTROL[ord("\n")], CONTROL[ord("\t")]
+UNBOUNDED = 1000
+
+
+def write(text: str, style: str | None = None) -> None:
+    """Write a piece of an answer, at once and as it is: not wrapped, marked up or highlighted."""
+    console = Console()
+    if console.is_terminal:
+        text = text.translate(CONTROL)
+    console.out(text, end="", style=style, highlight=False)
+
+
+def say(text: str) -> None:
+    """Write a line of a command's result."""
+    write(f"{text}\n")
+
+
+def show(table: Table) -> None:
+    """Write a table: where no terminal bounds it, as wide as it needs."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = UNBOUNDED
+    console.print(table)
+
+
+def table(*columns: str) -> Table:
+    """A table without a frame, its headings bold."""
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    return made
+
+
+def aside(text: str, end: str = "\n") -> None:
+    """Write what is no part of an answer, dim."""
+    _to_stderr(text, "dim", end)
+
+
+def complain(text: str) -> None:
+    """Write a line about what is wrong, red."""
+    _to_stderr(text, "red", "\n")
+
+
+def _to_stderr(text: str, style: str, end: str) -> None:
+    Console(stderr=True).out(text.translate(CONTROL), end=end, style=style, highlight=False)

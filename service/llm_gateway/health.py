@@ -9,6 +9,7 @@ gateway whose backends are all down get typed errors and not a Service without e
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     import grpc
 
+LOG = logging.getLogger(__name__)
 LIVENESS = "liveness"
 READINESS = "readiness"
 OVERALL = ""
@@ -63,9 +65,17 @@ class HealthBoard:
 
     async def _probe(self) -> None:
         while True:
-            answers = await self._backend_answers()
+            answers = await self._answers()
             if self._draining:
                 return
             for name in self._needs_backend:
                 await self._servicer.set(name, SERVING if answers else NOT_SERVING)
             await asyncio.sleep(self._interval)
+
+    async def _answers(self) -> bool:
+        """Whether a backend answers; a bug on the way there counts as none, and must not end the probing."""
+        try:
+            return await self._backend_answers()
+        except Exception:
+            LOG.exception("a health probe failed on a bug")
+            return False

@@ -124,8 +124,9 @@ class EventWriter:
         data = responses.encode_event(self._kind, event, sequence, call.request_id)
         if sequence == 1:
             await _send_request_id(call, self._context)
-        await self._context.write(data)
+        # A write that is broken off, by a deadline say, has begun: what gRPC took arrives ahead of the status.
         call.last_sequence = sequence
+        await self._context.write(data)
 
 
 async def _send_request_id(call: Call, context: Context) -> None:

@@ -108,6 +108,7 @@ class TimeoutSettings(Group):
     connect_ms: Milliseconds = Field(2_000, description="Until a backend accepts the connection.")
     first_token_ms: Milliseconds = Field(60_000, description="Until it gives something to deliver.")
     idle_ms: Milliseconds = Field(30_000, description="Until it gives the next piece.")
+    usage_ms: Milliseconds = Field(2_000, description="Until it gives the usage, once the answer is whole.")
 
 
 class RetrySettings(Group):

@@ -65,8 +65,8 @@ UNSUPPORTED_WORDS = frozenset({"unsupported_parameter", "unknown_parameter", "un
 MODEL_WORDS = frozenset({"model_not_found", "NotFoundError", "not_found_error"})
 QUOTA_WORDS = frozenset({"insufficient_quota"})
 LOADING_WORDS = frozenset({"unavailable_error"})
-# Only for events without a usable `code`: the status that a `type` stands for.
-STATUS_OF_TYPE = {
+# Only for events whose `code` is no status: the one that a word in `code` or `type` stands for.
+STATUS_OF_WORD = {
     "BadRequestError": 400,
     "Bad Request": 400,
     "invalid_request_error": 400,
@@ -76,7 +76,15 @@ STATUS_OF_TYPE = {
     "overloaded": 429,
     "Service Unavailable": 503,
     "ServiceUnavailableError": 503,
-}
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "not_found_error": 404,
+    "model_not_found": 404,
+    "rate_limit_exceeded": 429,
+    "insufficient_quota": 429,
+    "unavailable_error": 503,
+    "overloaded_error": 529,
+} | dict.fromkeys(CONTEXT_WORDS | CONTENT_WORDS | UNSUPPORTED_WORDS, 400)
 
 
 class Refusal(msgspec.Struct):
@@ -103,8 +111,8 @@ def is_error(chunk: ChunkWire) -> bool:
 def error_of_event(chunk: ChunkWire) -> GatewayError:
     """The error that an event under HTTP 200 stands for: its `code` is read as if it were the status."""
     refusal = _refusal(chunk, status=0)
-    status = _as_status(refusal.code) or STATUS_OF_TYPE.get(refusal.type or "", 500)
-    refusal.status = status
+    words = (STATUS_OF_WORD.get(word or "") for word in (refusal.code, refusal.type))
+    refusal.status = _as_status(refusal.code) or next(filter(None, words), 500)
     return _error_of(refusal)
 
 

@@ -8,9 +8,14 @@ here: what may be missing, null or strange is decided where it is used.
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
+
+# What our contract has room for; a number beyond it is not of the protocol. Counts leave room for their sum.
+Unsigned = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+StopToken = Annotated[int, msgspec.Meta(le=2**32 - 1)]
 
 
 class FunctionWire(msgspec.Struct, gc=False):
@@ -23,7 +28,7 @@ class FunctionWire(msgspec.Struct, gc=False):
 class ToolCallWire(msgspec.Struct, gc=False):
     """A tool call, or a piece of one."""
 
-    index: int | None = None
+    index: Unsigned | None = None
     id: str | None = None
     function: FunctionWire | None = None
 
@@ -71,32 +76,32 @@ class ChoiceWire(msgspec.Struct, gc=False):
     message: MessageWire | None = None
     text: str | None = None
     finish_reason: str | None = None
-    stop_reason: int | str | None = None
-    matched_stop: int | str | None = None
+    stop_reason: StopToken | str | None = None
+    matched_stop: StopToken | str | None = None
     logprobs: LogprobsWire | None = None
-    token_ids: list[int] | None = None
+    token_ids: list[Unsigned] | None = None
 
 
 class PromptDetailsWire(msgspec.Struct, gc=False):
     """`prompt_tokens_details`; vLLM sends it with --enable-prompt-tokens-details."""
 
-    cached_tokens: int | None = None
+    cached_tokens: Count | None = None
 
 
 class CompletionDetailsWire(msgspec.Struct, gc=False):
     """`completion_tokens_details`; vLLM sends it with a reasoning parser."""
 
-    reasoning_tokens: int | None = None
+    reasoning_tokens: Count | None = None
 
 
 class UsageWire(msgspec.Struct, gc=False):
     """`usage`; SGLang has `reasoning_tokens` at its top level."""
 
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
     prompt_tokens_details: PromptDetailsWire | None = None
     completion_tokens_details: CompletionDetailsWire | None = None
-    reasoning_tokens: int | None = None
+    reasoning_tokens: Count | None = None
 
 
 class ChunkWire(msgspec.Struct, gc=False):
@@ -125,7 +130,7 @@ class ModelWire(msgspec.Struct):
     id: str
     owned_by: str | None = None
     parent: str | None = None
-    max_model_len: int | None = None
+    max_model_len: Unsigned | None = None
 
 
 class ModelListWire(msgspec.Struct):
@@ -137,9 +142,9 @@ class ModelListWire(msgspec.Struct):
 class TokenizeWire(msgspec.Struct):
     """The answer of `/tokenize`."""
 
-    count: int
-    tokens: list[int] = []
-    max_model_len: int | None = None
+    count: Unsigned
+    tokens: list[Unsigned] = []
+    max_model_len: Unsigned | None = None
 
 
 T = TypeVar("T")
@@ -159,7 +164,7 @@ def decode_chunk(data: bytes) -> ChunkWire:
     """
     try:
         return _CHUNK.decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         if b"\\ud" not in data and b"\\uD" not in data:
             raise NotTheProtocolError from error
     try:
@@ -172,7 +177,7 @@ def decode_as(data: bytes, kind: type[T]) -> T:
     """Decode a whole body as `kind`. Raises NotTheProtocolError."""
     try:
         return msgspec.json.decode(data, type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise NotTheProtocolError from error
 
 

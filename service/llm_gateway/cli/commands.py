@@ -46,6 +46,7 @@ def main(
     """A gRPC gateway in front of vLLM, for workers that stream tokens."""
     # gRPC's C core logs in a form of its own, into our JSON lines; what it says, a status or an error says as well.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # nothing here forks, and its locks cost every operation
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 

@@ -173,6 +173,8 @@ def _cache_salt(request: pb.ChatCompletionRequest, violations: Violations) -> st
 
 
 def _metadata(request: pb.ChatCompletionRequest, violations: Violations) -> dict[str, str]:
+    if not request.metadata:
+        return {}
     metadata = dict(request.metadata)
     violations.check(len(metadata) <= MAX_METADATA, "metadata", f"must have at most {MAX_METADATA} entries")
     short = all(

@@ -58,6 +58,7 @@ class Gateway:
         """The models that a caller may name."""
         watchdog = Watchdog(call.deadline)
         with self._admission.admit(watchdog):
+            call.admitted = True
             return await self._repeated(self._router.list_models, watchdog, call)
 
     async def count_tokens(self, query: TokenQuery, call: Call) -> TokenCount:
@@ -69,6 +70,7 @@ class Gateway:
 
         watchdog = Watchdog(call.deadline)
         with self._admission.admit(watchdog):
+            call.admitted = True
             return await self._repeated(count, watchdog, call)
 
     async def _resolve(self, model: str | None, call: Call) -> Route:

@@ -44,9 +44,6 @@ if TYPE_CHECKING:
 Event = Started | Piece | Completed
 Write = Callable[[Event], Awaitable[None]]
 
-USAGE_WAIT = 2.0
-"""Seconds to wait for the usage once every choice has ended; then it is estimated."""
-
 
 class UsageMissingError(Exception):
     """The usage did not come; the answer is whole without it."""
@@ -66,6 +63,7 @@ class Relay:
         self._flush_at = 0.0
         self._interval = generation.stream_options.min_flush_interval
         self._began: float | None = None
+        self._completed = False
         self.watchdog = watchdog
         self.committed = False
 
@@ -83,13 +81,12 @@ class Relay:
         self._stream = None
         self._held = []
         try:
-            with self.watchdog:
-                await self._open(route, self._began)
-                await self._relay(route)
-                await self._complete(route)
+            await self._serve(route, self._began)
         except TimeLimitReached:
             raise
         except GatewayError as error:
+            if self._completed:
+                return
             self._record(route, error)
             raise (after_commit(error) if self.committed else error) from error.__cause__
         except BaseException:
@@ -107,8 +104,22 @@ class Relay:
             with self.watchdog:
                 await self._complete(route, AttemptOutcome.SERVED if served else AttemptOutcome.CANCELLED)
         except GatewayError as error:
+            if self._completed:
+                return
             self._record(route, error)
             raise
+
+    async def _serve(self, route: Route, began: float) -> None:
+        """Open, relay, complete. A usage that does not come ends the waiting for it, and nothing else."""
+        try:
+            with self.watchdog:
+                await self._open(route, began)
+                await self._relay(route)
+        except UsageMissingError:
+            assert self._stream is not None, "its answer is whole"  # noqa: S101 - narrows the type
+            self._held += self._stream.settle()
+        with self.watchdog:
+            await self._complete(route)
 
     async def _open(self, route: Route, began: float) -> None:
         self.watchdog.expect(began + route.timeouts.first_token, _no_first_token)
@@ -123,21 +134,18 @@ class Relay:
         stream, watchdog, stopwatch = self._stream, self.watchdog, self._stopwatch
         assert stream is not None, "opened before"  # noqa: S101 - narrows the type
         idle = route.timeouts.idle
-        try:
-            while not stream.finished:
-                now = stopwatch.wait()
-                if stream.whole:
-                    watchdog.expect(now + USAGE_WAIT, _no_usage)
-                elif self.committed:
-                    watchdog.extend(now + idle)
-                pieces = await (stream.read() if not self._held or not self.committed else self._read_until_flush())
-                now = stopwatch.upstream_done()
-                if pieces:
-                    stopwatch.arrived(now)
-                if pieces or self._held:
-                    await self._deliver(pieces, route, now)
-        except UsageMissingError:
-            self._held += stream.settle()
+        while not stream.finished:
+            now = stopwatch.wait()
+            if stream.whole:
+                watchdog.expect(now + route.timeouts.usage, _no_usage)
+            elif self.committed:
+                watchdog.extend(now + idle)
+            pieces = await (stream.read() if not self._held or not self.committed else self._read_until_flush())
+            now = stopwatch.upstream_done()
+            if pieces:
+                stopwatch.arrived(now)
+            if pieces or self._held:
+                await self._deliver(pieces, route, now)
 
     async def _deliver(self, pieces: list[Piece], route: Route, now: float) -> None:
         if not self.committed:
@@ -209,9 +217,12 @@ class Relay:
         if self._stream is not None:
             call.usage = self._stream.usage()
         attempts = (*call.attempts, *self._ended(route, outcome, None))
-        await self._emit(Completed(call.usage, call.stopwatch.timing(), attempts, call.merged))
         call.attempts[:] = attempts
         self._began = None
+        # From here on the answer has its one good ending. What still passes, a deadline or the grace of a drain, while
+        # this write waits for the caller, must not put a bad status behind it.
+        self._completed = True
+        await self._emit(Completed(call.usage, call.stopwatch.timing(), attempts, call.merged))
 
     async def _read_until_flush(self) -> list[Piece]:
         """Read, but not past the moment at which held pieces must leave."""

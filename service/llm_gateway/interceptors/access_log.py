@@ -4,34 +4,33 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llm_gateway.interceptors.around import Around
 from llm_gateway.observability.call import CURRENT_CALL
 from llm_gateway.observability.logging import log_call
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from llm_gateway.interceptors.around import Context
+    from llm_gateway.interceptors.around import Context, Proceed
 
 
 class AccessLog(Around):
     """Logs a call once its status is known. What went wrong, Errors has written into the record before."""
 
-    @asynccontextmanager
-    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+    async def around(self, method: str, context: Context, proceed: Proceed) -> Any:  # noqa: ANN401 - Around's
         """Label the ending."""
         call = CURRENT_CALL.get()
         try:
-            yield
+            response = await proceed()
             call.status = "OK"
         except asyncio.CancelledError:
             # gRPC cancels the handler alike when the caller leaves and when its deadline passes; only the time tells.
             remaining: float | None = context.time_remaining()
             passed = remaining is not None and remaining <= 0
-            call.status = call.reason = "DEADLINE_EXCEEDED" if passed else "CANCELLED"
+            call.status = "DEADLINE_EXCEEDED" if passed else "CANCELLED"
+            call.reason = call.status if passed else None  # that a caller leaves is no failure of anybody's
             raise
+        else:
+            return response
         finally:
             log_call(call)

@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The gRPC plumbing of an interceptor, once: one async context manager around a call, unary or stream."""
+"""The gRPC plumbing of an interceptor, once: one coroutine around a call, unary or stream."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from contextlib import AbstractAsyncContextManager
 
     Context = grpc.aio.ServicerContext[Any, Any]
     Handler = grpc.RpcMethodHandler[Any, Any]
     Behaviour = Callable[[Any, Context], Awaitable[Any]]
+    Proceed = Callable[[], Awaitable[Any]]
 
 OURS = "/llm_gateway.v1."
 
@@ -30,8 +31,11 @@ class Around(ABC, grpc.aio.ServerInterceptor):
         self._wrapped: dict[str, Handler] = {}
 
     @abstractmethod
-    def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]:
-        """What to do around one call of `method` ("/package.Service/Method")."""
+    async def around(self, method: str, context: Context, proceed: Proceed) -> Any:  # noqa: ANN401 - whatever it gives
+        """Do what is to be done around one call of `method` ("/package.Service/Method"), and give what `proceed` gives.
+
+        A plain coroutine, and not a context manager: it is a tenth of the code on the way of every call.
+        """
 
     async def intercept_service(
         self,
@@ -54,8 +58,7 @@ class Around(ABC, grpc.aio.ServerInterceptor):
         behaviour = cast("Behaviour", handler.unary_stream if handler.response_streaming else handler.unary_unary)
 
         async def call(request: Any, context: Context) -> Any:  # noqa: ANN401 - the handler's own types
-            async with around(method, context):
-                return await behaviour(request, context)
+            return await around(method, context, partial(behaviour, request, context))
 
         make = (
             grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler

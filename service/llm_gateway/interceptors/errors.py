@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyProto
@@ -21,11 +20,11 @@ from llm_gateway.interceptors.request_context import REQUEST_ID
 from llm_gateway.observability.call import CURRENT_CALL
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
     from google.protobuf.message import Message
 
-    from llm_gateway.interceptors.around import Context
+    from llm_gateway.interceptors.around import Context, Proceed
     from llm_gateway.observability.call import Call
 
 LOG = logging.getLogger(__name__)
@@ -78,11 +77,10 @@ CODES: dict[type[e.GatewayError], grpc.StatusCode] = {
 class Errors(Around):
     """Ends a call that raised, with a status that says what happened and nothing that was confidential."""
 
-    @asynccontextmanager
-    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+    async def around(self, method: str, context: Context, proceed: Proceed) -> Any:  # noqa: ANN401 - Around's
         """Turn what a call raises into its status."""
         try:
-            yield
+            return await proceed()
         except e.GatewayError as error:
             await _abort(context, error)
         except asyncio.CancelledError:

@@ -6,17 +6,14 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llm_gateway.deadline import call_deadline
 from llm_gateway.interceptors.around import Around
 from llm_gateway.observability.call import CURRENT_CALL, Call
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from llm_gateway.interceptors.around import Context
+    from llm_gateway.interceptors.around import Context, Proceed
 
 REQUEST_ID = "x-request-id"
 SANE = re.compile(r"[A-Za-z0-9._:-]{1,64}\Z")
@@ -29,8 +26,7 @@ class RequestContext(Around):
         super().__init__()
         self._timeout = timeout
 
-    @asynccontextmanager
-    async def around(self, method: str, context: Context) -> AsyncIterator[None]:
+    async def around(self, method: str, context: Context, proceed: Proceed) -> Any:  # noqa: ANN401 - whatever it gives
         """Set CURRENT_CALL, and the trailers that every ending has."""
         now = time.monotonic()
         remaining: float | None = context.time_remaining()  # None: the caller has no deadline, whatever the stubs say
@@ -41,7 +37,7 @@ class RequestContext(Around):
         token = CURRENT_CALL.set(call)
         context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
         try:
-            yield
+            return await proceed()
         finally:
             CURRENT_CALL.reset(token)
 

@@ -72,8 +72,8 @@ class Stopwatch:
         return Timing(
             queue=self._queue,
             time_to_first_token=None if self._first is None else self._first - self._started,
-            inter_token_p50=_quantile(gaps, 0.5),
-            inter_token_p95=_quantile(gaps, 0.95),
+            inter_token_p50=_percentile(gaps, 50),
+            inter_token_p95=_percentile(gaps, 95),
             inter_token_max=self._longest if gaps else None,
             upstream=self._upstream,
             client_stall=self._stall,
@@ -82,8 +82,7 @@ class Stopwatch:
 
     def _gap(self, gap: float) -> None:
         """Keep a gap; of a long answer, every second, fourth … one, so that the memory stays bounded."""
-        if gap > self._longest:
-            self._longest = gap
+        self._longest = max(self._longest, gap)
         self._skipped += 1
         if self._skipped < self._skip:
             return
@@ -94,8 +93,9 @@ class Stopwatch:
             self._skip *= 2
 
 
-def _quantile(ordered: list[float], share: float) -> float | None:
-    """The value that `share` of the values do not exceed (the nearest rank); None of none."""
+def _percentile(ordered: list[float], percent: int) -> float | None:
+    """The least value that `percent` of the values do not exceed (the nearest rank); None of none."""
     if not ordered:
         return None
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    rank = -(-percent * len(ordered) // 100)
+    return ordered[rank - 1]

@@ -29,7 +29,7 @@ class RetryPolicy:
         """Seconds to wait before the next attempt, after `attempts` of them; None for no other attempt."""
         if not isinstance(error, BackendError) or not error.retryable or attempts >= self.max_attempts:
             return None
-        least = error.retry_after if error.retry_after != error.default_retry_after else None
+        least = error.asked_wait
         if least is not None and least > self.max_backoff:
             return None
         ceiling = min(self.max_backoff, self.backoff * 2 ** (attempts - 1))

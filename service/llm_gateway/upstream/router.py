@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """The timers of an attempt, in seconds. Connecting has its own, in the backend's driver."""
+    """The timers of an attempt, in seconds. Connecting has its own, in the backend's driver.
+
+    `usage` is how long the usage is waited for once every choice has ended; then it is estimated.
+    """
 
     first_token: float
     idle: float
+    usage: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,11 @@ class Router:
         self._address = address
         self._timeouts = timeouts
         self._default_model = default_model
+
+    @property
+    def backend_name(self) -> str:
+        """Who is asked where there is a question before there is a route."""
+        return self._backend.name
 
     async def resolve(self, model: str | None) -> Route:
         """The route for a model; for None, that of the default, else of the only one served.

@@ -118,6 +118,9 @@ class Relay:
         except UsageMissingError:
             assert self._stream is not None, "its answer is whole"  # noqa: S101 - narrows the type
             self._held += self._stream.settle()
+        except BackendError:
+            await self._flush_held()
+            raise
         with self.watchdog:
             await self._complete(route)
 
@@ -155,7 +158,7 @@ class Relay:
             return
         if self._interval:
             self._held += pieces
-            self._held_bytes += sum(len(piece.text) + len(piece.reasoning) for piece in pieces)
+            self._held_bytes += sum(len(piece.text.encode()) + len(piece.reasoning.encode()) for piece in pieces)
             full = self._held_bytes >= self._generation.stream_options.max_merge_bytes
             if now < self._flush_at and not full:
                 return
@@ -177,6 +180,13 @@ class Relay:
         elif pieces:
             await self._send(pieces)
         self.watchdog.expect(time.monotonic() + route.timeouts.idle, _silent)
+
+    async def _flush_held(self) -> None:
+        """Deliver what a backend sent before it failed, though the caller's interval still held it back."""
+        pieces, self._held = self._held, []
+        if self.committed and pieces:
+            with self.watchdog:
+                await self._send(pieces)
 
     async def _start(self, route: Route) -> None:
         self.committed = True

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from llm_gateway.backends.assembly import Assembly
 from llm_gateway.errors import (
     BackendGaveUp,
@@ -19,7 +21,6 @@ from llm_gateway.errors import (
     InvalidRequest,
 )
 from llm_gateway.generation import Finish, FinishReason, Generation, Piece, Usage
-
 from tests.kit.scripted import DONE, chunk, event, usage
 
 LIMIT = 64 * 1024
@@ -215,7 +216,7 @@ def test_what_delivers_nothing_is_no_piece_but_moves_the_idle_timer(delta: dict[
     ),
     st.booleans(),
 )
-def test_only_an_event_with_a_choice_moves_the_idle_timer(noise: list[bytes], has_choice: bool) -> None:  # noqa: FBT001
+def test_only_an_event_with_a_choice_moves_the_idle_timer(noise: list[bytes], has_choice: bool) -> None:
     assembly = assembly_of()
 
     assembly.feed(b"".join(noise) + (chunk() if has_choice else b""))
@@ -258,9 +259,7 @@ def test_reasoning_has_one_name_here_whatever_it_has_there(delta: dict[str, Any]
 def test_a_character_whose_halves_come_in_two_events_is_joined(text: str, places: list[int]) -> None:
     units = [text.encode("utf-16-le", "surrogatepass")[i : i + 2] for i in range(0, len(text.encode("utf-16-le")), 2)]
     borders = [0, *sorted(place % (len(units) + 1) for place in places), len(units)]
-    parts = [
-        b"".join(units[a:b]).decode("utf-16-le", "surrogatepass") for a, b in zip(borders, borders[1:], strict=False)
-    ]
+    parts = [b"".join(units[a:b]).decode("utf-16-le", "surrogatepass") for a, b in itertools.pairwise(borders)]
 
     def escaped(part: str, finish: str | None) -> bytes:
         choice = {"index": 0, "delta": {"content": part}, "finish_reason": finish}
@@ -417,10 +416,10 @@ def call_texts(pieces: list[Piece]) -> dict[int, tuple[str, str, str]]:
         [{"index": 0, "id": "i", "function": {"name": "f"}}, {"index": 0, "function": None},
          {"index": 0, "function": {"arguments": '{"a":1}'}}],
     ],
-    ids=["name, then arguments", "null name", "repeated", "no index", "null index, same id", "an object", "no function"],
+    ids=["name first", "null name", "repeated", "no index", "null index, same id", "an object", "no function"],
 )  # fmt: skip
 @pytest.mark.parametrize("at_once", [True, False], ids=["one event", "an event each"])
-def test_a_function_call_is_the_same_however_it_is_cut(parts: list[dict[str, Any]], at_once: bool) -> None:  # noqa: FBT001
+def test_a_function_call_is_the_same_however_it_is_cut(parts: list[dict[str, Any]], at_once: bool) -> None:
     reads = [tool_chunk(*parts)] if at_once else [tool_chunk(part) for part in parts]
 
     pieces = run(assembly_of(), *reads, chunk(finish="tool_calls"), DONE)
@@ -494,7 +493,8 @@ def usage_event(choices: list[Any] | None = None, **counts: Any) -> bytes:
 
 def test_the_backends_usage_is_believed() -> None:
     assembly = assembly_of()
-    details = {"prompt_tokens_details": {"cached_tokens": 2}, "completion_tokens_details": {"reasoning_tokens": 1}}
+    cached, thought = {"cached_tokens": 2}, {"reasoning_tokens": 1}
+    details: dict[str, Any] = {"prompt_tokens_details": cached, "completion_tokens_details": thought}
 
     run(assembly, chunk("a", finish="stop"), usage_event(prompt_tokens=3, completion_tokens=4, **details), DONE)
 

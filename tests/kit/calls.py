@@ -106,3 +106,11 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.001)
+
+
+async def unary(gateway: RunningGateway, prompt: str = "hello", timeout: float = 30.0, **params: Any) -> Any:  # noqa: ASYNC109 - the call's deadline
+    """A whole chat answer, or the Failure of it."""
+    try:
+        return await gateway.stub.ChatCompletion(chat_request(prompt, **params), timeout=timeout)
+    except grpc.aio.AioRpcError as error:
+        return failure_of(error)

@@ -63,10 +63,10 @@ class Http2Client:
         self._writer = writer
         self._stream = -1
 
-    def send(self, kind: Kind, payload: bytes = b"", *, flags: int = 0, stream: int = 0) -> None:
-        """Send one frame."""
+    def send(self, kind: Kind, payload: bytes = b"", *, flags: int = 0, stream: int = 0, times: int = 1) -> None:
+        """Send one frame, or several alike in one write."""
         head = len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big")
-        self._writer.write(head + payload)
+        self._writer.write((head + payload) * times)
 
     def call(self, path: str, request: Message, metadata: Sequence[tuple[str, bytes]] = ()) -> int:
         """Send a whole gRPC call; gives the number of its stream."""

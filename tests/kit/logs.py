@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 ACCESS = "llm_gateway.access"
 QUIETED = ("grpc", "asyncio")
 """The loggers whose level `configure_logging` sets beside the root's."""
+SWITCHES = ("_srcfile", "logThreads", "logMultiprocessing", "logProcesses")
+"""What it turns off in logging itself."""
 
 
 class Logs:
@@ -47,6 +49,7 @@ def captured_logs(level: str = "debug") -> Iterator[Logs]:
     root = logging.getLogger()
     loggers = [root, *map(logging.getLogger, QUIETED)]
     levels = [logger.level for logger in loggers]
+    switches = {name: getattr(logging, name) for name in SWITCHES}
     handlers, root.handlers = root.handlers, []
     stream = io.StringIO()
     try:
@@ -56,3 +59,5 @@ def captured_logs(level: str = "debug") -> Iterator[Logs]:
         root.handlers = handlers
         for logger, before in zip(loggers, levels, strict=True):
             logger.setLevel(before)
+        for name, switch in switches.items():
+            setattr(logging, name, switch)

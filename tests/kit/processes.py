@@ -16,24 +16,19 @@ if TYPE_CHECKING:
 
 PATIENCE = 30.0
 LISTENING = "listening"
-SERVE = (
-    "-c",
-    "from llm_gateway.app import run\n"
-    "from llm_gateway.observability.logging import configure_logging\n"
-    "from llm_gateway.settings import load_settings\n"
-    "configure_logging('info', as_json=True)\n"
-    "raise SystemExit(run(load_settings()))",
-)
+SERVE = ("-m", "llm_gateway", "serve")
 
 CALLER = """
+import json
 import sys
 import grpc
-from llm_gateway.v1 import llm_service_pb2, llm_service_pb2_grpc, message_pb2
+from llm_gateway.v1 import generation_pb2, llm_service_pb2, llm_service_pb2_grpc, message_pb2
 
+params = generation_pb2.GenerationParams(**json.loads(sys.argv[2]))
 message = message_pb2.Message(role=message_pb2.ROLE_USER, content="hello")
 with grpc.insecure_channel(sys.argv[1]) as channel:
     stub = llm_service_pb2_grpc.LLMServiceStub(channel)
-    for event in stub.ChatCompletionStream(llm_service_pb2.ChatCompletionRequest(messages=[message])):
+    for event in stub.ChatCompletionStream(llm_service_pb2.ChatCompletionRequest(messages=[message], params=params)):
         print(event.WhichOneof("event"), flush=True)
 """
 
@@ -79,9 +74,9 @@ class GatewayProcess(Process):
 
 
 @asynccontextmanager
-async def caller_process(address: str) -> AsyncIterator[Process]:
-    """A caller that streams from a gateway and prints a word for every event."""
-    async with _started(Process, "-c", CALLER, address) as process:
+async def caller_process(address: str, **params: Any) -> AsyncIterator[Process]:
+    """A caller that streams from a gateway and prints a word for every event; `params` are GenerationParams."""
+    async with _started(Process, "-c", CALLER, address, json.dumps(params)) as process:
         yield process
 
 

@@ -119,7 +119,7 @@ class ScriptedBackend:
             while await self._exchange(reader, writer):
                 pass
         except (ConnectionError, asyncio.IncompleteReadError):
-            self.left.set()
+            pass  # between two requests, or in a script: that has noticed
         finally:
             self.open -= 1
             self._playing.discard(task)
@@ -138,7 +138,11 @@ class ScriptedBackend:
             return True
         self.requests.append((path, headers, json.loads(body) if body else None))
         script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
-        return await self._play(script, reader, writer)
+        try:
+            return await self._play(script, reader, writer)
+        except ConnectionError:
+            self.left.set()
+            raise
 
     async def _play(self, script: Sequence[Step], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         for step in script:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Waits for what has no event of its own."""
+"""Sees that something stands still."""
 
 from __future__ import annotations
 
@@ -9,16 +9,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-PATIENCE = 10.0
-
-
-async def eventually(holds: Callable[[], object], what: str = "it") -> None:
-    """Return as soon as `holds()`; fail if that takes longer than any busy machine needs."""
-    give_up = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < give_up, f"{what} did not come true"
-        await asyncio.sleep(0.001)
 
 
 async def settled(value: Callable[[], int], calm: float = 0.1) -> int:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 EXAMPLES = settings(max_examples=40)
 ABORTED = grpc.StatusCode.ABORTED
 
-texts = st.text(st.characters(blacklist_categories=("Cs",)), min_size=1, max_size=12)
+texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
 cuts = st.lists(st.integers(0, 5_000), max_size=10)
 pieces = st.lists(st.tuples(st.integers(0, 2), texts), max_size=12)
 
@@ -73,7 +74,7 @@ def body_of(said: Sequence[tuple[int, str]], *, finish: bool) -> bytes:
 def cut(body: bytes, places: list[int]) -> list[Step]:
     """The body as several writes."""
     borders = [0, *sorted({place % (len(body) + 1) for place in places}), len(body)]
-    return [body[start:end] for start, end in zip(borders, borders[1:], strict=False) if end > start]
+    return [body[start:end] for start, end in itertools.pairwise(borders) if end > start]
 
 
 async def answer_of(*scripts: Sequence[Step], n: int = 3) -> Outcome:

@@ -16,8 +16,7 @@ LINE_ENDS = (b"\n", b"\r\n", b"\r")
 
 # Data as JSON may have it: no line ends, but all that text functions take for one.
 line_data = st.text(
-    st.characters(codec="utf-8", exclude_characters="\r\n")
-    | st.sampled_from("\u2028\u2029\x85\x0b\x0c")
+    st.characters(codec="utf-8", exclude_characters="\r\n") | st.sampled_from("\u2028\u2029\x85\x0b\x0c")
 ).map(str.encode)
 comments = line_data.map(lambda data: b":" + data)
 fields = st.sampled_from([b"event: message", b"id: 7", b"retry: 10", b"data-like: x", b"unknown"])

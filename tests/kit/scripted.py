@@ -167,11 +167,13 @@ class ScriptedBackend:
         wait = asyncio.sleep(step.seconds) if isinstance(step, Pause) else step.gate.wait()
         waiting = asyncio.ensure_future(wait)
         leaving = asyncio.ensure_future(reader.read(1))
-        await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        left = leaving.done()
-        for task in (waiting, leaving):
-            task.cancel()
-        await asyncio.gather(waiting, leaving, return_exceptions=True)
+        try:
+            await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            left = leaving.done()
+        finally:  # also where the test is over and nobody waits for the script any more
+            for task in (waiting, leaving):
+                task.cancel()
+            await asyncio.gather(waiting, leaving, return_exceptions=True)
         if left:
             self.left.set()
         return not left

@@ -14,8 +14,8 @@ class SseParser:
     r"""Cuts a stream into events and gives the data of each, its lines joined by "\n".
 
     Comments and the fields event, id and retry are passed over. An event that no blank line ends is discarded, as the
-    standard has it; `unterminated` tells of it. An event above the limit ends the parsing: `overflowed` tells of it,
-    and nothing is kept from there on.
+    standard has it; `unterminated` tells of it. The limit is of what has to be kept of one event: above it the parsing
+    ends, `overflowed` tells of it, and nothing is kept from there on.
     """
 
     __slots__ = ("_data", "_line", "_max_bytes", "_size", "_skip_lf", "_started", "overflowed")

@@ -143,4 +143,7 @@ class Watchdog:
         if now >= self._soft:
             self._soft = NEVER  # it is heeded once: what is left to do is to end the answer well
             return TimeLimitReached()
-        return self._on_limit() if self._on_limit is not None else None
+        if self._on_limit is None:
+            self._limit = NEVER  # nobody said what it would mean
+            return None
+        return self._on_limit()

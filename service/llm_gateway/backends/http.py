@@ -81,7 +81,6 @@ class Exchange:
     """One response: its head, and its body as it comes. Close it, however it ends."""
 
     def __init__(self, response: httpx.Response) -> None:
-        self._response = response
         stream = response.stream
         # The transport's own iterator reads 16 KiB at most at a time, through a generator and a context manager a
         # read; and bytes that had arrived when a connection broke are lost in it.
@@ -93,26 +92,24 @@ class Exchange:
     @property
     def status(self) -> int:
         """The HTTP status."""
-        return self._response.status_code
+        return self._aiohttp.status
 
     @property
     def content_type(self) -> str:
         """The media type, in lower case and without its parameters."""
-        content_type: str = self._response.headers.get("content-type", "")
-        return content_type.partition(";")[0].strip().lower()
+        return self._aiohttp.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     @property
     def encoded(self) -> bool:
         """Whether the body is compressed, although the request forbade it."""
-        encoding: str = self._response.headers.get("content-encoding", "identity")
-        return encoding.lower() != "identity"
+        return self._aiohttp.headers.get("content-encoding", "identity").lower() != "identity"
 
     @property
     def retry_after(self) -> float | None:
         """Seconds to wait, from `retry-after-ms` or `retry-after`; None if absent or a date."""
         for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
             with contextlib.suppress(ValueError):
-                seconds = float(self._response.headers.get(name, "")) * unit
+                seconds = float(self._aiohttp.headers.get(name, "")) * unit
                 if 0 <= seconds <= 3600:  # noqa: PLR2004 - an hour: more is as good as never
                     return seconds
         return None

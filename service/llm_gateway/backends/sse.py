@@ -38,7 +38,8 @@ class SseParser:
         """Take the bytes of one read and give the data of every event they complete."""
         if self.overflowed:
             return []
-        if self._started and not self.unterminated and not self._skip_lf and b"\r" not in chunk:
+        if not self.unterminated and not self._skip_lf and b"\r" not in chunk and chunk.startswith(b"data: "):
+            self._started = True
             events, rest = _simple_events(chunk)
             return events + self._lines(rest) if rest else events
         return self._lines(chunk)

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from google.protobuf.duration_pb2 import Duration
-
 from llm_gateway.generation import Completed, FinishReason, Piece, Started
 from llm_gateway.v1 import call_report_pb2, message_pb2, model_pb2, outcome_pb2
 from llm_gateway.v1 import llm_service_pb2 as pb
@@ -222,8 +220,9 @@ def _attempts(attempts: Iterable[Attempt]) -> list[outcome_pb2.Attempt]:
     ]
 
 
-def _duration(seconds: float | None) -> Duration | None:
+def _duration(seconds: float | None) -> dict[str, int] | None:
+    """A Duration, as the fields of one: half the work of building one that is then copied."""
     if seconds is None:
         return None
     whole = int(seconds)
-    return Duration(seconds=whole, nanos=int((seconds - whole) * 1e9))
+    return {"seconds": whole, "nanos": int((seconds - whole) * 1e9)}

@@ -32,6 +32,7 @@ from llm_gateway.generation import (
     FinishReason,
     Piece,
     Started,
+    Usage,
 )
 
 if TYPE_CHECKING:
@@ -224,8 +225,7 @@ class Relay:
         held, self._held = self._held, []
         if held:
             await self._send(held)
-        if self._stream is not None:
-            call.usage = self._stream.usage()
+        call.usage = self._cost()
         attempts = (*call.attempts, *self._ended(route, outcome, None))
         call.attempts[:] = attempts
         self._began = None
@@ -249,8 +249,11 @@ class Relay:
         outcome = AttemptOutcome.FAILED if failed else AttemptOutcome.CANCELLED
         self._call.attempts += self._ended(route, outcome, error.reason if error is not None and failed else None)
         self._began = None
-        if self._stream is not None:
-            self._call.usage = self._stream.usage()
+        self._call.usage = self._cost()
+
+    def _cost(self) -> Usage:
+        """What the attempt has cost; of one that was given up before its answer began nobody can tell."""
+        return self._stream.usage() if self._stream is not None else Usage(estimated=True)
 
     def _ended(self, route: Route, outcome: AttemptOutcome, reason: str | None) -> tuple[Attempt, ...]:
         """The attempt that is under way, as it ended; none between two attempts."""

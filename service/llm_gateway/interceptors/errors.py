@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -88,10 +89,20 @@ class Errors(Around):
         except grpc.aio.InternalError as error:
             # What is written to a caller who has left fails, a moment before gRPC cancels the handler for it.
             raise asyncio.CancelledError from error
-        except Exception:
-            call = CURRENT_CALL.get()
-            LOG.exception("a call failed on a bug", extra={"request_id": call.request_id, "rpc": call.rpc})
+        except Exception as error:
+            _log_bug(error, CURRENT_CALL.get())
             await _abort(context, e.InternalError(INTERNAL_MESSAGE))
+
+
+def _log_bug(error: BaseException | None, call: Call) -> None:
+    """Log what kinds of exceptions led to each other, and where; not what they say, which may quote a prompt."""
+    chain = []
+    while error is not None:
+        chain.append(f"{type(error).__module__}.{type(error).__qualname__}")
+        chain += (line.rstrip() for line in traceback.format_tb(error.__traceback__))
+        error = error.__cause__ or error.__context__
+    where = {"request_id": call.request_id, "rpc": call.rpc, "traceback": "\n".join(chain)}
+    LOG.error("a call failed on a bug", extra=where)
 
 
 async def _abort(context: Context, error: e.GatewayError) -> None:

@@ -229,6 +229,10 @@ class TokenLogprob:
     top: tuple[TokenLogprob, ...] = ()
 
 
+LOGPROB_BYTES = 32
+TOKEN_ID_BYTES = 4
+
+
 class Piece:
     """A piece of one choice: the hot object of the token path, made once for every token."""
 
@@ -258,6 +262,14 @@ class Piece:
     def has_content(self) -> bool:
         """Whether there is anything but an end in it; an end alone does not open a stream."""
         return bool(self.text or self.reasoning or self.tool_calls or self.logprobs)
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes on the wire."""
+        text = len(self.text.encode()) + len(self.reasoning.encode())
+        arguments = sum(len(call.arguments.encode()) for call in self.tool_calls)
+        logprobs = sum(1 + len(logprob.top) for logprob in self.logprobs)
+        return text + arguments + LOGPROB_BYTES * logprobs + TOKEN_ID_BYTES * len(self.token_ids)
 
     @classmethod
     def joined(cls, pieces: Sequence[Piece]) -> Piece:

@@ -473,3 +473,108 @@ async def test_an_attempt_knows_how_long_it_took() -> None:
     [attempt] = it.call.attempts
     assert isinstance(attempt, Attempt)
     assert 0 < attempt.duration <= time.monotonic() - before
+
+
+# ------------------------------------------------------------------------------------------- order, limits, blame
+
+
+async def test_token_ids_without_a_text_yet_stay_before_the_text_that_opens_the_stream() -> None:
+    read = [
+        Piece(0, token_ids=(1,)),
+        Piece(1, token_ids=(9,)),
+        Piece(0, "ab", token_ids=(2,)),
+        Piece(0, token_ids=(3,)),
+    ]
+    it = bench(ScriptedStream([read, [Piece(0, finish=STOP)]]))
+
+    await it.attempt()
+
+    first, *later = it.caller.pieces
+    assert (first.text, first.token_ids) == ("ab", (1, 2))
+    assert [(piece.index, piece.token_ids) for piece in later] == [(1, (9,)), (0, (3,)), (0, ())]
+
+
+async def test_a_failure_after_a_silence_delivers_what_an_interval_held_back_too() -> None:
+    steps: list[Any] = [[Piece(0, "a")], [Piece(0, "b")], Forever]
+    it = bench(ScriptedStream(steps), generation=with_interval(3600), idle=0.001)
+
+    with pytest.raises(e.StreamStalled):
+        await it.attempt()
+
+    assert it.caller.texts == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"tool_calls": (ToolCallPiece(0, None, None, "x" * 100),)},
+        {"reasoning": "x" * 100},
+        {"logprobs": (TokenLogprob("a", -1.0, b"a"),) * 4},
+        {"token_ids": (1,) * 25, "text": "a"},
+    ],
+    ids=["arguments", "reasoning", "logprobs", "token ids"],
+)
+async def test_whatever_a_piece_is_made_of_counts_towards_the_most_that_may_wait(content: dict[str, Any]) -> None:
+    steps: list[Any] = [[Piece(0, "a"), Piece(0, "b")], [Piece(0, **content)], [Piece(0, "c")], [Piece(0, finish=STOP)]]
+    it = bench(ScriptedStream(steps), generation=with_interval(3600, 100))
+
+    await it.attempt()
+
+    assert len(it.caller.pieces) == 3
+    assert it.caller.pieces[-1].text == "c"
+
+
+async def test_what_is_no_usage_does_not_stretch_the_wait_for_it() -> None:
+    class Chatty(ScriptedStream):
+        """Goes on for ever after its end, with nothing in it."""
+
+        finished = False
+
+        async def read(self) -> list[Piece]:
+            if self.steps:
+                return await super().read()
+            await asyncio.sleep(0.001)
+            return []
+
+    it = bench(Chatty([[Piece(0, "a", finish=STOP)]]), usage=0.01)
+
+    await it.attempt()
+
+    assert it.caller.completed.usage == COST
+
+
+async def test_letting_held_pieces_leave_is_no_sign_of_life() -> None:
+    clock: list[float] = []
+
+    class Silent(ScriptedStream):
+        """Falls silent; notes when each read began."""
+
+        async def read(self) -> list[Piece]:
+            clock.append(time.monotonic())
+            return await super().read()
+
+    steps: list[Any] = [[Piece(0, "a"), Piece(0, "b")], Forever]
+    it = bench(Silent(steps), generation=with_interval(0.05), idle=0.06)
+
+    with pytest.raises(e.StreamStalled):
+        await it.attempt()
+
+    assert it.caller.texts == ["a", "b"]
+    assert len(clock) == 3, "the piece, the wait until the flush, and the rest of the same silence"
+    assert time.monotonic() - clock[1] < 0.05 + 0.06
+
+
+async def test_a_beam_search_has_no_first_token_to_be_late() -> None:
+    class Slow(ScriptedStream):
+        """Takes its time."""
+
+        async def read(self) -> list[Piece]:
+            await asyncio.sleep(0.005)
+            return await super().read()
+
+    stream = Slow([[Piece(0, "a", finish=STOP)]])
+    it = bench(stream, generation=Generation(sampling={"use_beam_search": True}), first_token=0.001)
+
+    await it.attempt()
+
+    assert it.caller.texts == ["a"]

@@ -58,7 +58,7 @@ class VllmBackend:
         self._max_event_bytes = max_event_bytes
         self._models: Sequence[Model] = ()
         self._models_until = 0.0
-        self._models_lock = asyncio.Lock()
+        self._listing: asyncio.Task[Sequence[Model]] | None = None
 
     async def open(self, generation: Generation, model: str, request_id: str) -> VllmAnswer:
         """Send the request and wait for the headers of its answer."""
@@ -73,16 +73,16 @@ class VllmBackend:
             raise await _refusal_of(exchange)
 
     async def list_models(self) -> Sequence[Model]:
-        """The models that vLLM serves, its LoRA adapters among them; asked anew every MODELS_TTL seconds."""
-        async with self._models_lock:
-            if time.monotonic() >= self._models_until:
-                listed = await self._get_models()
-                self._models = tuple(
-                    Model(name=m.id, context_length=m.max_model_len, parent=m.parent, owned_by=m.owned_by)
-                    for m in listed.data
-                )
-                self._models_until = time.monotonic() + MODELS_TTL
+        """The models that vLLM serves, its LoRA adapters among them; asked anew every MODELS_TTL seconds.
+
+        Callers who ask at once share one request, and its failure.
+        """
+        if time.monotonic() < self._models_until:
             return self._models
+        if self._listing is None:
+            self._listing = asyncio.create_task(self._list_models(), name="list-models")
+            self._listing.add_done_callback(self._listed)
+        return await asyncio.shield(self._listing)
 
     async def count_tokens(self, query: TokenQuery, model: str, request_id: str) -> TokenCount:
         """Count a prompt's tokens by `/tokenize`, which renders the chat template as a generation would."""
@@ -100,7 +100,23 @@ class VllmBackend:
 
     async def close(self) -> None:
         """Close every connection."""
+        if self._listing is not None:
+            self._listing.cancel()
+            await asyncio.wait({self._listing})
         await self._http.close()
+
+    async def _list_models(self) -> Sequence[Model]:
+        listed = await self._get_models()
+        return tuple(
+            Model(name=m.id, context_length=m.max_model_len, parent=m.parent, owned_by=m.owned_by) for m in listed.data
+        )
+
+    def _listed(self, listing: asyncio.Task[Sequence[Model]]) -> None:
+        """Keep what was listed. A failure is for those who wait; there may be nobody left who does."""
+        self._listing = None
+        if not listing.cancelled() and listing.exception() is None:
+            self._models = listing.result()
+            self._models_until = time.monotonic() + MODELS_TTL
 
     async def _get_models(self) -> ModelListWire:
         try:

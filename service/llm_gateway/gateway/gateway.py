@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from llm_gateway.deadline import NEVER, TimeLimitReached, Watchdog
-from llm_gateway.errors import BackendError, GatewayError
+from llm_gateway.errors import BackendError, DeadlineExceeded, FirstTokenTimeout, GatewayError, Interrupted
 from llm_gateway.gateway.answer import Collector
 from llm_gateway.gateway.relay import Relay
 from llm_gateway.generation import Attempt, AttemptOutcome
@@ -45,8 +45,13 @@ class Gateway:
         with self._admission.admit(watchdog):
             call.admitted = True
             call.stopwatch.seated()
-            route = await self._repeated(lambda: self._resolve(generation.model, call), watchdog, call)
-            await self._attempts(Relay(generation, call, watchdog, write), route, call)
+            relay = Relay(generation, call, watchdog, write)
+            route = self._router.unresolved(generation.model)
+            try:
+                route = await self._repeated(lambda: self._resolve(generation.model, call), watchdog, call)
+                await self._attempts(relay, route, call)
+            except TimeLimitReached:
+                await relay.end_early(route)
 
     async def complete(self, generation: Generation, call: Call) -> Answer:
         """The whole answer at once, by the same rules as a stream."""
@@ -85,30 +90,34 @@ class Gateway:
             began = time.monotonic()
             try:
                 with watchdog:
-                    watchdog.hold()  # without it there is nobody to answer, not even in part
-                    return await ask()
+                    watchdog.expect(began + self._router.timeouts.first_token, _no_answer)
+                    return await _upstream(call, ask())
             except BackendError as error:
-                call.backend = self._router.backend_name
-                duration = time.monotonic() - began
-                call.attempts.append(Attempt(call.backend, AttemptOutcome.FAILED, error.reason, duration))
+                self._record(call, began, error)
                 pause = self._pause(error, call, watchdog)
+            except (DeadlineExceeded, Interrupted, asyncio.CancelledError):
+                self._record(call, began, None)
+                raise
             with watchdog:
-                watchdog.hold()
-                await asyncio.sleep(pause)
+                await _upstream(call, asyncio.sleep(pause))
+
+    def _record(self, call: Call, began: float, error: BackendError | None) -> None:
+        """Keep how a question ended that was not answered: it failed, or it was given up."""
+        call.backend = self._router.backend_name
+        outcome = AttemptOutcome.CANCELLED if error is None else AttemptOutcome.FAILED
+        reason = None if error is None else error.reason
+        call.attempts.append(Attempt(call.backend, outcome, reason, time.monotonic() - began))
 
     async def _attempts(self, relay: Relay, route: Route, call: Call) -> None:
-        try:
-            while True:
-                try:
-                    return await relay.attempt(route)
-                except GatewayError as error:
-                    if relay.committed:
-                        raise
-                    pause = self._pause(error, call, relay.watchdog)
-                with relay.watchdog:
-                    await asyncio.sleep(pause)
-        except TimeLimitReached:
-            await relay.end_early(route)
+        while True:
+            try:
+                return await relay.attempt(route)
+            except GatewayError as error:
+                if relay.committed:
+                    raise
+                pause = self._pause(error, call, relay.watchdog)
+            with relay.watchdog:
+                await _upstream(call, asyncio.sleep(pause))
 
     def _pause(self, error: GatewayError, call: Call, watchdog: Watchdog) -> float:
         """Seconds to wait before another attempt. Raises `error` where there is to be none."""
@@ -116,3 +125,16 @@ class Gateway:
         if pause is None or time.monotonic() + pause >= watchdog.deadline:
             raise error
         return pause
+
+
+async def _upstream(call: Call, waiting: Awaitable[_T]) -> _T:
+    """Wait for something of a backend, or before asking it again; the time is not the gateway's own."""
+    call.stopwatch.wait()
+    try:
+        return await waiting
+    finally:
+        call.stopwatch.upstream_done()
+
+
+def _no_answer() -> GatewayError:
+    return FirstTokenTimeout("The backend did not answer in time.")

@@ -3,7 +3,8 @@
 
 There is one task, and no queue. While a write waits for the caller, what the backend sends waits in the socket's
 bounded buffer; the next read brings it all, and it leaves as one delta for each run of a choice. So deltas are merged
-only while a write is in flight, and a caller who stops reading stops the reading from the backend.
+only if they came while a write was in flight, or together; and a caller who stops reading stops the reading from the
+backend.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from llm_gateway.deadline import TimeLimitReached
+from llm_gateway.deadline import NEVER, TimeLimitReached
 from llm_gateway.errors import (
     BackendError,
     DeadlineExceeded,
@@ -119,14 +120,16 @@ class Relay:
         except UsageMissingError:
             assert self._stream is not None, "its answer is whole"  # noqa: S101 - narrows the type
             self._held += self._stream.settle()
-        except BackendError:
+        except (BackendError, StreamError):
             await self._flush_held()
             raise
         with self.watchdog:
             await self._complete(route)
 
     async def _open(self, route: Route, began: float) -> None:
-        self.watchdog.expect(began + route.timeouts.first_token, _no_first_token)
+        # Beams do not stream: their first token comes with their last, and only the deadline can say when that is late.
+        beams = self._generation.sampling.get("use_beam_search")
+        self.watchdog.expect(NEVER if beams else began + route.timeouts.first_token, _no_first_token)
         self._stopwatch.wait()
         try:
             self._stream = await route.backend.open(self._generation, route.model, self._call.request_id)
@@ -138,18 +141,34 @@ class Relay:
         stream, watchdog, stopwatch = self._stream, self.watchdog, self._stopwatch
         assert stream is not None, "opened before"  # noqa: S101 - narrows the type
         idle = route.timeouts.idle
+        idle_until: float | None = None  # None: something has come since the timer was set, or it never was
         while not stream.finished:
             now = stopwatch.wait()
             if stream.whole:
-                watchdog.expect(now + route.timeouts.usage, _no_usage)
-            elif self.committed:
-                watchdog.extend(now + idle)
+                return await self._read_usage(stream, route, now)
+            if self.committed:
+                idle_until = idle_until or now + idle
+                watchdog.extend(idle_until)
             pieces = await (stream.read() if not self._held or not self.committed else self._read_until_flush())
             now = stopwatch.upstream_done()
-            if pieces:
-                stopwatch.arrived(now)
+            if pieces is not None:
+                idle_until = None
+                if pieces:
+                    stopwatch.arrived(now)
             if pieces or self._held:
-                await self._deliver(pieces, route, now)
+                await self._deliver(pieces or [], route, now)
+        return None
+
+    async def _read_usage(self, stream: AnswerStream, route: Route, now: float) -> None:
+        """Read what comes after the last end, for a while: the usage, and ends that waited for it."""
+        until = now + route.timeouts.usage
+        if self.committed:
+            await self._send_held()  # all its text is here
+        while not stream.finished:
+            self.watchdog.expect(until, _no_usage)
+            self._stopwatch.wait()
+            pieces = await stream.read()
+            await self._deliver(pieces, route, self._stopwatch.upstream_done())
 
     async def _deliver(self, pieces: list[Piece], route: Route, now: float) -> None:
         if not self.committed:
@@ -159,7 +178,7 @@ class Relay:
             return
         if self._interval:
             self._held += pieces
-            self._held_bytes += sum(len(piece.text.encode()) + len(piece.reasoning.encode()) for piece in pieces)
+            self._held_bytes += sum(piece.size for piece in pieces)
             full = self._held_bytes >= self._generation.stream_options.max_merge_bytes
             if now < self._flush_at and not full:
                 return
@@ -171,23 +190,26 @@ class Relay:
         """Write Started and, alone, the first piece with something in it; then what came with it."""
         pieces, self._held = self._held, []
         await self._start(route)
-        first = next((piece for piece in pieces if piece.has_content), None)
-        if first is not None:
-            await self._emit(first)
-            pieces.remove(first)
+        opening, pieces = _opening(pieces)
+        if opening:
+            await self._emit(Piece.joined(opening))
         self._flush_at = time.monotonic() + self._interval
         if self._interval:
-            self._held = pieces
+            self._held, self._held_bytes = pieces, sum(piece.size for piece in pieces)
         elif pieces:
             await self._send(pieces)
         self.watchdog.expect(time.monotonic() + route.timeouts.idle, _silent)
 
     async def _flush_held(self) -> None:
         """Deliver what a backend sent before it failed, though the caller's interval still held it back."""
-        pieces, self._held = self._held, []
-        if self.committed and pieces:
+        if self.committed and self._held:
             with self.watchdog:
-                await self._send(pieces)
+                await self._send_held()
+
+    async def _send_held(self) -> None:
+        pieces, self._held, self._held_bytes = self._held, [], 0
+        if pieces:
+            await self._send(pieces)
 
     async def _start(self, route: Route) -> None:
         self.committed = True
@@ -222,9 +244,7 @@ class Relay:
         call = self._call
         if not self.committed:
             await self._commit(route)
-        held, self._held = self._held, []
-        if held:
-            await self._send(held)
+        await self._send_held()
         call.usage = self._cost()
         attempts = (*call.attempts, *self._ended(route, outcome, None))
         call.attempts[:] = attempts
@@ -234,14 +254,14 @@ class Relay:
         self._completed = True
         await self._emit(Completed(call.usage, call.stopwatch.timing(), attempts, call.merged))
 
-    async def _read_until_flush(self) -> list[Piece]:
-        """Read, but not past the moment at which held pieces must leave."""
+    async def _read_until_flush(self) -> list[Piece] | None:
+        """Read, but not past the moment at which held pieces must leave: then it is None that came."""
         assert self._stream is not None, "opened before"  # noqa: S101 - narrows the type
         try:
             async with asyncio.timeout(max(0.0, self._flush_at - time.monotonic())):
                 return await self._stream.read()
         except TimeoutError:
-            return []
+            return None
 
     def _record(self, route: Route, error: GatewayError | None) -> None:
         """Keep how an attempt ended that did not serve; what ended it from this side does not blame the backend."""
@@ -263,6 +283,18 @@ class Relay:
 
     def _empty_ends(self) -> list[Piece]:
         return [Piece(i, finish=Finish(FinishReason.TIME_LIMIT)) for i in range(self._generation.choices)]
+
+
+def _opening(pieces: list[Piece]) -> tuple[list[Piece], list[Piece]]:
+    """The first piece with something in it, behind what its choice had before it (token ids without a text yet); and
+    the others.
+    """
+    first = next((place for place, piece in enumerate(pieces) if piece.has_content), None)
+    if first is None:
+        return [], pieces
+    index = pieces[first].index
+    opening = [piece for piece in pieces[: first + 1] if piece.index == index]
+    return opening, [piece for piece in pieces[:first] if piece.index != index] + pieces[first + 1 :]
 
 
 def after_commit(error: GatewayError) -> GatewayError:

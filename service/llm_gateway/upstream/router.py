@@ -54,6 +54,15 @@ class Router:
         """Who is asked where there is a question before there is a route."""
         return self._backend.name
 
+    @property
+    def timeouts(self) -> Timeouts:
+        """How long such a question may take."""
+        return self._timeouts
+
+    def unresolved(self, model: str | None) -> Route:
+        """Where a request would go, as far as that can be said without asking: its model may be ""."""
+        return Route(self._backend, model or self._default_model or "", self._address, self._timeouts)
+
     async def resolve(self, model: str | None) -> Route:
         """The route for a model; for None, that of the default, else of the only one served.
 

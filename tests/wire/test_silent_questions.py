@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Questions beside a generation, the models and the tokens of a prompt, when the backend is silent or slow to be well."""
+"""Questions beside a generation, the models and the tokens of a prompt, when the backend is silent or unwell."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from typing import Self
 
 import grpc
 import pytest
@@ -27,7 +28,7 @@ class DeafServer:
     def __init__(self) -> None:
         self.asked = 0
 
-    async def __aenter__(self) -> DeafServer:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._listen, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self

@@ -66,7 +66,10 @@ def real_vllm() -> Iterator[Vllm]:
         return
     cache = Path(os.environ.get("CACHE") or CACHE).absolute()
     environment = os.environ | {"CACHE": str(cache), "PYTHON": _python_3_11(), "PORT": str(free_port())}
-    subprocess.run([SCRIPT, "--install-only"], env=environment, check=True, timeout=INSTALL_SECONDS)
+    try:
+        subprocess.run([SCRIPT, "--install-only"], env=environment, check=True, timeout=INSTALL_SECONDS)
+    except subprocess.SubprocessError as error:
+        pytest.skip(f"a vLLM for the CPU cannot be installed here: {error}")
     log = cache / "server.log"
     with log.open("wb") as output:
         server = subprocess.Popen([SCRIPT, *OPTIONS], env=environment, stdout=output, stderr=output,

@@ -126,15 +126,16 @@ class Server:
 
     async def start(self) -> None:
         """Listen. Raises PortInUseError."""
-        address = f"{self._options.host}:{self._options.port}"
+        host = _in_brackets(self._options.host)
+        address = f"{host}:{self._options.port}"
         try:
             self.port = self._grpc.add_insecure_port(address)
         except RuntimeError as error:
             raise PortInUseError(f"cannot listen on {address}") from error
-        await self._health.start()  # first: no probe is to meet what a new health servicer says before anybody looked
+        await self._health.start()  # first: no probe is to meet a gateway that knows no name yet
         await self._grpc.start()
         _do_not_preempt_the_loop()
-        LOG.info("listening", extra={"address": f"{self._options.host}:{self.port}"})
+        LOG.info("listening", extra={"address": f"{host}:{self.port}"})
 
     def heed_signals(self) -> None:
         """Drain at SIGTERM and SIGINT, once `run` is reached. Said before `start`, lest one that is early kills."""
@@ -162,7 +163,7 @@ class Server:
     async def drain(self) -> int:
         """End in order: say so, admit for a while, then nobody new, wait for the running calls, close."""
         LOG.info("draining", extra={"in_flight": self.in_flight})
-        await self._health.drain()
+        self._health.drain()
         await self._unless_hurried(asyncio.sleep(self._delay))
         self._admission.drain()
         await self._unless_hurried(self._admission.drained(), self._options.drain_grace)
@@ -209,6 +210,11 @@ def _do_not_preempt_the_loop() -> None:
         if int(entry.name) != loop_thread:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.sched_setscheduler(int(entry.name), os.SCHED_BATCH, os.sched_param(0))
+
+
+def _in_brackets(host: str) -> str:
+    """A host as it goes before a port: the colons of an IPv6 address must not be taken for the port's."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def _ms(seconds: float) -> int:

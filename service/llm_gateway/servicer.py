@@ -7,7 +7,7 @@ other; responses leave as bytes, encoded once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
@@ -16,17 +16,25 @@ from llm_gateway.observability.call import CURRENT_CALL
 from llm_gateway.v1 import llm_service_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from llm_gateway.codec.responses import StreamResponse
     from llm_gateway.gateway import Gateway
     from llm_gateway.gateway.relay import Event
-    from llm_gateway.generation import Generation
+    from llm_gateway.generation import Answer, Generation
     from llm_gateway.observability.call import Call
 
     Context = grpc.aio.ServicerContext[Any, Any]
+    Encode = Callable[[Answer, str], bytes]
 
 SERVICE = pb.DESCRIPTOR.services_by_name["LLMService"].full_name
+
+
+class Decode(Protocol):
+    """Makes a Generation of a request's bytes, and tells the call what it found in them."""
+
+    def __call__(self, data: bytes, call: Call, *, unary: bool) -> Generation:
+        """Raises what `requests` raises."""
 
 
 class LLMServicer:
@@ -54,29 +62,19 @@ class LLMServicer:
 
     async def chat_completion(self, data: bytes, context: Context) -> bytes:
         """ChatCompletion."""
-        call = CURRENT_CALL.get()
-        answer = await self._gateway.complete(self._chat(data, call, unary=True), call)
-        await _send_request_id(call, context)
-        return responses.encode_chat(answer, call.request_id)
+        return await self._unary(self._chat, responses.encode_chat, data, context)
 
     async def chat_completion_stream(self, data: bytes, context: Context) -> None:
         """ChatCompletionStream."""
-        call = CURRENT_CALL.get()
-        writer = EventWriter(call, context, pb.ChatCompletionStreamResponse)
-        await self._gateway.stream(self._chat(data, call, unary=False), call, writer.write)
+        await self._stream(self._chat, pb.ChatCompletionStreamResponse, data, context)
 
     async def generate(self, data: bytes, context: Context) -> bytes:
         """Generate."""
-        call = CURRENT_CALL.get()
-        answer = await self._gateway.complete(self._prompt(data, call, unary=True), call)
-        await _send_request_id(call, context)
-        return responses.encode_generate(answer, call.request_id)
+        return await self._unary(self._prompt, responses.encode_generate, data, context)
 
     async def stream_generate(self, data: bytes, context: Context) -> None:
         """StreamGenerate."""
-        call = CURRENT_CALL.get()
-        writer = EventWriter(call, context, pb.StreamGenerateResponse)
-        await self._gateway.stream(self._prompt(data, call, unary=False), call, writer.write)
+        await self._stream(self._prompt, pb.StreamGenerateResponse, data, context)
 
     async def list_models(self, data: bytes, context: Context) -> bytes:
         """ListModels."""
@@ -90,18 +88,32 @@ class LLMServicer:
         """CountTokens."""
         call = CURRENT_CALL.get()
         request = requests.parse(pb.CountTokensRequest, data, self._max_message_bytes)
+        call.model = _model_asked_for(request)
         count = await self._gateway.count_tokens(requests.decode_token_query(request), call)
         await _send_request_id(call, context)
         return responses.encode_token_count(count, include_token_ids=request.include_token_ids)
 
+    async def _unary(self, decode: Decode, encode: Encode, data: bytes, context: Context) -> bytes:
+        call = CURRENT_CALL.get()
+        answer = await self._gateway.complete(decode(data, call, unary=True), call)
+        await _send_request_id(call, context)
+        return encode(answer, call.request_id)
+
+    async def _stream(self, decode: Decode, kind: StreamResponse, data: bytes, context: Context) -> None:
+        call = CURRENT_CALL.get()
+        writer = EventWriter(call, context, kind)
+        await self._gateway.stream(decode(data, call, unary=False), call, writer.write)
+
     def _chat(self, data: bytes, call: Call, *, unary: bool) -> Generation:
         request = requests.parse(pb.ChatCompletionRequest, data, self._max_message_bytes)
+        call.model = _model_asked_for(request)
         generation = requests.decode_chat(request, unary=unary, extensions=self._extensions)
         call.session_id, call.user, call.metadata = generation.session_id, generation.user, generation.metadata
         return generation
 
     def _prompt(self, data: bytes, call: Call, *, unary: bool) -> Generation:
         request = requests.parse(pb.GenerateRequest, data, self._max_message_bytes)
+        call.model = _model_asked_for(request)
         generation = requests.decode_generate(request, unary=unary)
         call.session_id = generation.session_id
         return generation
@@ -127,6 +139,11 @@ class EventWriter:
         # A write that is broken off, by a deadline say, has begun: what gRPC took arrives ahead of the status.
         call.last_sequence = sequence
         await self._context.write(data)
+
+
+def _model_asked_for(request: pb.ChatCompletionRequest | pb.GenerateRequest | pb.CountTokensRequest) -> str | None:
+    """For the record of a call, and of one that is refused too: nobody has checked it yet, so it may be cut."""
+    return request.model[: requests.MAX_NAME_BYTES] or None
 
 
 async def _send_request_id(call: Call, context: Context) -> None:

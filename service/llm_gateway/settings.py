@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
+import httpx
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -23,6 +24,7 @@ DELIMITER = "__"
 SECRETS_DIR = "SECRETS_DIR"
 DEFAULT_SECRETS_DIR = "/run/secrets/llm-gateway"
 SIMILAR = 0.75
+MAX_INT32 = 2**31 - 1
 NO_BLANKS = re.compile(r"[!-~]*\Z")
 
 
@@ -41,11 +43,23 @@ def _backend_url(url: str) -> str:
         raise ValueError("must be an http:// or https:// address")
     if parts.port == 0:  # reading it refuses what is no port at all
         raise ValueError("must not have port 0")
+    if not _has_host(url, parts.hostname):
+        raise ValueError("must have a host that is a name or an IP address")
     if parts.username or parts.password:
         raise ValueError("must not have credentials in it; use VLLM_API_KEY")
     if parts.query or parts.fragment:
         raise ValueError("must not have a query or a fragment")
     return url.rstrip("/").removesuffix("/v1")
+
+
+def _has_host(url: str, host: str) -> bool:
+    """Whether those who connect would look for its host at all: the HTTP client, and then the resolver."""
+    try:
+        httpx.URL(url)
+        host.encode("idna")
+    except (httpx.InvalidURL, UnicodeError):
+        return False
+    return True
 
 
 def _api_key(key: SecretStr) -> SecretStr:
@@ -67,7 +81,7 @@ def _names(value: object) -> object:
 
 Milliseconds = Annotated[int, Field(gt=0, le=86_400_000)]
 Delay = Annotated[int, Field(ge=0, le=86_400_000)]
-Bytes = Annotated[int, Field(gt=0, le=1024**3)]
+Bytes = Annotated[int, Field(gt=0, le=MAX_INT32 // 2)]  # gRPC's own limit is twice ours, and an int32
 BackendUrl = Annotated[str, AfterValidator(_backend_url)]
 ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
 
@@ -85,7 +99,7 @@ class ServerSettings(Group):
     reflection: bool = Field(True, description="Whether grpcurl may ask for the services.")
     max_message_bytes: Bytes = Field(32 * 1024 * 1024, description="The largest request.")
     max_metadata_bytes: Bytes = Field(16 * 1024, description="The largest metadata of a call.")
-    max_concurrent_streams: int = Field(2048, gt=0, description="Calls on one connection.")
+    max_concurrent_streams: int = Field(2048, gt=0, le=MAX_INT32, description="Calls on one connection.")
     keepalive_time_ms: Milliseconds = Field(30_000, description="Ping a silent caller after this long.")
     keepalive_timeout_ms: Milliseconds = Field(10_000, description="A caller that does not answer a ping is gone.")
     min_ping_interval_ms: Milliseconds = Field(10_000, description="How often a caller may ping.")

@@ -51,6 +51,11 @@ def finish_of(pieces: list[Piece], index: int = 0) -> Finish | None:
     return finishes[0] if finishes else None
 
 
+def escaped(delta: dict[str, Any], **choice: Any) -> bytes:
+    """A chunk of one choice in ASCII: half a character stays what it is."""
+    return b"data: " + json.dumps({"choices": [{"index": 0, "delta": delta} | choice]}).encode() + b"\n\n"
+
+
 def tool_chunk(*calls: dict[str, Any], finish: str | None = None) -> bytes:
     return chunk(tool_calls=list(calls), finish=finish)
 
@@ -152,9 +157,10 @@ def test_a_choice_that_goes_on_after_its_end_is_not_of_the_protocol() -> None:
      b'data: {"choices":{}}\n\n', b'data: {"choices":[{"index":"0"}]}\n\n', b'data: {"choices":[{"delta":7}]}\n\n',
      b'data: {"choices":[{"delta":{"content":7}}]}\n\n', b"data: \xff\n\n", event({"choices": [{"index": 1}]}),
      event({"choices": [{"index": -1}]}), b'data: {"x":"\\ud83d","y":NaN}\n\n',
-     b"data: " + b"[" * 5000 + b"\\ud83d\n\n", b"data: " + b"x" * (LIMIT + 1)],
+     b"data: " + b"[" * 5000 + b"\\ud83d\n\n", b'data: {"error":' + b"[" * 5000 + b"]" * 5000 + b"}\n\n",
+     b"data: " + b"x" * (LIMIT + 1)],
     ids=["no json", "null", "array", "string", "number", "nan", "choices", "index", "delta", "content", "no utf-8",
-         "choice not asked for", "negative choice", "nan beside a half", "deep", "huge"],
+         "choice not asked for", "negative choice", "nan beside a half", "deep beside a half", "deep", "huge"],
 )  # fmt: skip
 def test_what_is_not_the_protocol_is_a_fault_after_the_pieces_before_it(bad: bytes) -> None:
     assembly = assembly_of()
@@ -261,11 +267,7 @@ def test_a_character_whose_halves_come_in_two_events_is_joined(text: str, places
     borders = [0, *sorted(place % (len(units) + 1) for place in places), len(units)]
     parts = [b"".join(units[a:b]).decode("utf-16-le", "surrogatepass") for a, b in itertools.pairwise(borders)]
 
-    def escaped(part: str, finish: str | None) -> bytes:
-        choice = {"index": 0, "delta": {"content": part}, "finish_reason": finish}
-        return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
-
-    pieces = run(assembly_of(), *(escaped(part, None) for part in parts), chunk(finish="stop"), DONE)
+    pieces = run(assembly_of(), *(escaped({"content": part}) for part in parts), chunk(finish="stop"), DONE)
 
     assert text_of(pieces) == text
 
@@ -284,6 +286,64 @@ def test_a_half_of_a_thought_is_joined_like_one_of_text() -> None:
     pieces = run(assembly_of(), first, second, chunk(finish="stop"), DONE)
 
     assert "".join(piece.reasoning for piece in pieces) == "🦙"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"id": "a\ud83d"}, ("a\ufffd", "", "")),
+        ({"function": {"name": "a\ud83d"}}, ("", "a\ufffd", "")),
+        ({"function": {"arguments": "a\ud83d"}}, ("", "", "a\ufffd")),
+        ({"function": {"arguments": {"a\ud83d": 1.5}}}, ("", "", '{"a\ufffd":1.5}')),
+        ({"function": {"arguments": ["a\ud83d", 1]}}, ("", "", '["a\ufffd",1]')),
+    ],
+    ids=["id", "name", "arguments", "key of an object", "value of an object"],
+)
+def test_half_of_a_character_in_a_call_becomes_the_replacement_character(
+    fields: dict[str, Any], expected: tuple[str, str, str]
+) -> None:
+    pieces = run(assembly_of(), escaped({"tool_calls": [{"index": 0} | fields]}), chunk(finish="stop"), DONE)
+
+    assert call_texts(pieces) == {0: expected}
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["one event", "an event each"])
+def test_a_character_of_the_arguments_whose_halves_come_apart_is_joined(at_once: bool) -> None:
+    parts: list[dict[str, Any]] = [
+        {"index": 0, "id": "i", "function": {"name": "f", "arguments": '{"a":"\ud83e'}},
+        {"index": 1, "id": "j", "function": {"name": "g", "arguments": '["\ud83d'}},
+        {"index": 0, "function": {"arguments": '\udd99"}'}},
+        {"index": 1, "function": {"arguments": '\ude00"]'}},
+    ]
+    reads = [escaped({"tool_calls": parts})] if at_once else [escaped({"tool_calls": [part]}) for part in parts]
+
+    pieces = run(assembly_of(), *reads, chunk(finish="tool_calls"), DONE)
+
+    assert call_texts(pieces) == {0: ("i", "f", '{"a":"🦙"}'), 1: ("j", "g", '["😀"]')}
+    assert finish_of(pieces) == Finish(FinishReason.TOOL_CALLS)
+
+
+def test_half_of_a_character_that_the_arguments_end_with_is_not_kept_back() -> None:
+    half = escaped({"tool_calls": [{"index": 0, "id": "i", "function": {"name": "f", "arguments": "\ud83e"}}]})
+    cut = assembly_of()
+
+    assert call_texts(run(assembly_of(), half, chunk(finish="stop"), DONE)) == {0: ("i", "f", "\ufffd")}
+    assert call_texts(cut.feed(half) + cut.time_limit()) == {0: ("i", "f", "\ufffd")}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"finish_reason": "bored\ud83d"}, Finish(FinishReason.OTHER, backend_reason="bored\ufffd")),
+        ({"finish_reason": "stop", "stop_reason": "a\ud83d"}, Finish(FinishReason.STOP, stop_sequence="a\ufffd")),
+        ({"finish_reason": "stop", "matched_stop": "a\ud83d"}, Finish(FinishReason.STOP, stop_sequence="a\ufffd")),
+    ],
+    ids=["a word for the end", "stop_reason", "matched_stop"],
+)
+def test_half_of_a_character_in_an_end_becomes_the_replacement_character(
+    fields: dict[str, Any], expected: Finish
+) -> None:
+    assert finish_of(run(assembly_of(), chunk("a"), escaped({}, **fields), DONE)) == expected
 
 
 def test_an_answer_that_the_time_limit_cuts_keeps_no_half_back() -> None:
@@ -460,6 +520,7 @@ def test_a_negative_index_is_not_of_the_protocol() -> None:
         ('{"a":', "stop", FinishReason.MALFORMED_TOOL_CALL),
         ('{"a":1}}', "tool_calls", FinishReason.MALFORMED_TOOL_CALL),
         ("", "tool_calls", FinishReason.MALFORMED_TOOL_CALL),
+        ("[" * 3000, "tool_calls", FinishReason.MALFORMED_TOOL_CALL),
         ('{"a":', "length", FinishReason.CONTEXT_LENGTH),
         ('{"a":', "content_filter", FinishReason.CONTENT_FILTER),
     ],
@@ -595,6 +656,15 @@ def test_the_logprobs_of_a_completion_are_parallel_lists() -> None:
     assert piece.token_count == 2
 
 
+def test_half_of_a_character_in_a_scored_token_becomes_the_replacement_character() -> None:
+    logprobs = {"tokens": ["\ud83d"], "token_logprobs": [-0.5], "top_logprobs": [{"\ud83d": -0.5}]}
+
+    [piece] = assembly_of().feed(escaped({"content": "a"}, logprobs=logprobs))
+
+    [token] = piece.logprobs
+    assert [(t.token, t.bytes) for t in (token, *token.top)] == [("\ufffd", b"\xef\xbf\xbd")] * 2
+
+
 @pytest.mark.parametrize(
     "logprobs",
     [{"tokens": ["a"], "token_logprobs": []}, {"content": [{"token": "a", "logprob": 0, "bytes": [256]}]},
@@ -660,3 +730,16 @@ def test_the_model_is_the_one_that_the_backend_names_first() -> None:
     run(assembly, event({"model": "m1", "choices": []}), event({"model": "m2", "choices": []}))
 
     assert assembly.model == "m1"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("m" * 20_000, "m" * 256), ("🦙" * 20_000, "🦙" * 64), ("ü" * 129, "ü" * 128), ("m\ud83d", "m\ufffd")],
+    ids=["long", "long and wide", "a byte too long", "half a character"],
+)
+def test_of_a_model_no_more_is_believed_than_a_request_may_name(name: str, expected: str) -> None:
+    assembly = assembly_of()
+
+    assembly.feed(b"data: " + json.dumps({"model": name, "choices": []}).encode() + b"\n\n")
+
+    assert assembly.model == expected

@@ -85,6 +85,8 @@ RESPONSES: list[tuple[int, Any, str, str | None]] = [
     (400, [LONG], "INVALID_REQUEST", None),
     (400, {"error": {"message": {}, "type": [LONG], "param": 7, "code": {}}}, "INVALID_REQUEST", None),
     (400, {"error": [LONG]}, "INVALID_REQUEST", None),
+    (400, b'{"error":' + b"[" * 5000 + b"]" * 5000 + b"}", "INVALID_REQUEST", None),
+    (503, b'{"x":' + b"[" * 5000 + b"]" * 5000 + b"}", "BACKEND_OVERLOADED", None),
     (408, b"", "BACKEND_LOST", None),
     (409, b"", "BACKEND_LOST", None),
     (599, b"", "BACKEND_LOST", None),
@@ -102,6 +104,7 @@ EVENTS: list[tuple[dict[str, Any], str]] = [
     (vllm("503"), "BACKEND_OVERLOADED"),
     (vllm("٤٠٠", "InternalServerError"), "BACKEND_LOST"),
     (vllm(200, "InternalServerError"), "BACKEND_LOST"),
+    (vllm("4" * 5000, "InternalServerError"), "BACKEND_LOST"),
     (vllm(None), "INVALID_REQUEST"),
     (vllm(None, "ServiceUnavailableError"), "BACKEND_OVERLOADED"),
     (vllm(None, "NotFoundError"), "MODEL_NOT_FOUND"),
@@ -173,3 +176,16 @@ def test_a_spent_quota_is_not_tried_again() -> None:
 
     assert isinstance(error, BackendError)
     assert not error.retryable
+
+
+@pytest.mark.parametrize("asked", [None, 0.0, 60.0])
+def test_a_spent_quota_comes_back_only_when_the_backend_says_so(asked: float | None) -> None:
+    assert error_of_response(429, msgspec.json.encode(openai("insufficient_quota")), asked).retry_after == asked
+
+
+@pytest.mark.parametrize("payload", [vllm(500), vllm(502), {"error": LONG}], ids=["500", "502", "no code"])
+def test_an_error_in_a_stream_names_no_status_that_was_never_there(payload: dict[str, Any]) -> None:
+    error = error_of_event(decode_chunk(msgspec.json.encode(payload)))
+
+    assert error.message == "The backend failed and said so in its answer."
+    assert error_of_response(502, b"").message == "The backend failed with HTTP 502."

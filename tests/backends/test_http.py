@@ -115,6 +115,13 @@ async def ask(client: HttpClient) -> Exchange:
     return await client.send("POST", "/v1/chat/completions", body=b"{}", request_id="r-1")
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 70], ids=["empty-part", "long-part"])
+async def test_a_host_that_no_resolver_takes_is_no_healthy_backend(clients: list[HttpClient], host: str) -> None:
+    """The settings refuse it; a resolver's UnicodeError is none of those that the libraries document."""
+    with pytest.raises(NoHealthyBackend):
+        await ask(connect(clients, f"http://{host}:8000"))
+
+
 async def test_a_refused_connection_is_no_healthy_backend(clients: list[HttpClient]) -> None:
     with closed_port() as port, pytest.raises(NoHealthyBackend):
         await ask(connect(clients, f"http://127.0.0.1:{port}"))

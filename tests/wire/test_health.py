@@ -16,6 +16,7 @@ from llm_gateway.servicer import SERVICE
 from llm_gateway.simulator import Behaviour, Fault
 from tests.kit.calls import chat_request, stream
 from tests.kit.gateway import start_gateway
+from tests.kit.http2 import Kind, http2_client
 from tests.kit.sockets import closed_port
 
 if TYPE_CHECKING:
@@ -132,6 +133,23 @@ async def test_health_is_answered_when_every_seat_is_taken(simulator: Simulator)
     assert statuses == [SERVING, SERVING]
 
 
+async def test_watches_that_nobody_reads_hold_up_neither_the_probes_nor_the_drain(
+    gateway: RunningGateway, simulator: Simulator
+) -> None:
+    async with http2_client(gateway.server.port) as frozen, asyncio.timeout(10):
+        frozen.accept_no_data()
+        for name in NAMES:
+            call = frozen.call("/grpc.health.v1.Health/Watch", health_pb2.HealthCheckRequest(service=name))
+            await frozen.receive_until(Kind.HEADERS, stream=call)  # its first status waits for room
+
+        simulator.healthy = False
+        await becomes(gateway, "", NOT_SERVING)
+        simulator.healthy = True
+        await becomes(gateway, "", SERVING)
+
+        assert await gateway.server.drain() == 0
+
+
 async def test_a_drain_ends_the_readiness_and_not_the_life(gateway: RunningGateway) -> None:
     for name in NAMES:
         await becomes(gateway, name, SERVING)
@@ -174,7 +192,7 @@ async def test_a_backend_that_answers_does_not_undo_a_drain() -> None:
         await board.start()
         await asked.wait()
 
-        await board.drain()
+        board.drain()
         may_answer.set()
         answer = await stub.Check(health_pb2.HealthCheckRequest(service=""))
 

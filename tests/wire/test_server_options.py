@@ -7,14 +7,16 @@ What can only be seen by waiting, pings and ages, is in `tests/faults/test_conne
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 
 from llm_gateway.server import PortInUseError, ServerOptions, channel_options
-from llm_gateway.settings import Settings
+from llm_gateway.settings import ServerSettings, Settings
 from llm_gateway.v1 import llm_service_pb2 as pb
+from llm_gateway.v1 import llm_service_pb2_grpc
 from tests.kit.calls import chat_request, stream, unary
 from tests.kit.gateway import Failure, start_gateway
 from tests.kit.http2 import (
@@ -130,6 +132,24 @@ async def test_the_connection_is_offered_with_its_limits(simulator: Simulator) -
     assert settings[MAX_HEADER_LIST_SIZE] == 5_000
 
 
+def largest() -> dict[str, int]:
+    """The largest value of each number among the server's settings; one without is a KeyError."""
+    kinds = {
+        name: kind
+        for name, schema in ServerSettings.model_json_schema()["properties"].items()
+        for kind in schema.get("anyOf", [schema])
+    }
+    return {name: kind["maximum"] for name, kind in kinds.items() if kind["type"] == "integer"}
+
+
+async def test_with_the_largest_numbers_that_are_allowed_the_gateway_serves(simulator: Simulator) -> None:
+    """gRPC refuses what does not fit into 32 bits, on the way to its start."""
+    async with start_gateway(simulator.url, server=largest()) as gateway:
+        outcome = await stream(gateway)
+
+    assert outcome.failure is None
+
+
 async def test_by_default_more_streams_are_taken_than_calls_are_admitted() -> None:
     """So that one call too many meets QUEUE_FULL and does not wait in its channel, in silence, for its deadline."""
     settings = Settings(_env_file=None)
@@ -155,4 +175,27 @@ async def test_two_gateways_do_not_share_a_port(gateway: RunningGateway, simulat
     """With SO_REUSEPORT, each of them would get half of the calls, and nobody would know."""
     with pytest.raises(PortInUseError, match=str(gateway.server.port)):
         async with start_gateway(simulator.url, port=gateway.server.port):
+            pass
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]", "::"])
+async def test_an_ipv6_address_is_listened_on(simulator: Simulator, host: str) -> None:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            pass
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    async with (
+        start_gateway(simulator.url, server={"host": host}) as gateway,
+        grpc.aio.insecure_channel(f"[::1]:{gateway.server.port}") as channel,
+    ):
+        models = await llm_service_pb2_grpc.LLMServiceStub(channel).ListModels(pb.ListModelsRequest())
+
+    assert [model.name for model in models.models] == ["sim"]
+
+
+async def test_an_ipv6_address_that_cannot_be_listened_on_is_named_as_it_is_written(simulator: Simulator) -> None:
+    """2001:db8::/32 is for documentation: no machine has it."""
+    with pytest.raises(PortInUseError, match=r"cannot listen on \[2001:db8::1\]:0"):
+        async with start_gateway(simulator.url, server={"host": "2001:db8::1"}):
             pass

@@ -11,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from tests.kit.calls import chat_request, read_stream, until
 from tests.kit.gateway import start_gateway
+from tests.kit.logs import captured_logs
 from tests.kit.scripted import DONE, STREAM_HEAD, Pause, ScriptedBackend, Step, chunk, usage
 from tests.kit.waiting import settled
 
@@ -103,6 +104,22 @@ async def test_a_deadline_that_passes_meanwhile_frees_the_backend(endless: Scrip
     assert outcome.failure is not None
     assert outcome.failure.code == grpc.StatusCode.DEADLINE_EXCEEDED
     assert "".join(PIECES).startswith(outcome.text())
+
+
+async def test_a_failure_that_its_caller_does_not_read_is_told_at_once_and_kept_for_it(
+    endless: ScriptedBackend,
+) -> None:
+    """gRPC waits with a status for the caller's flow control; the call is over all the same."""
+    with captured_logs() as logs:
+        async with start_gateway(endless.url, timeout_ms=300) as gateway:
+            call = gateway.stub.ChatCompletionStream(chat_request())
+
+            await until(lambda: logs.calls)
+            outcome = await read_stream(call)
+
+    assert [(line["status"], line["reason"]) for line in logs.calls] == [("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")]
+    assert outcome.failure is not None
+    assert outcome.failure.reason == "DEADLINE_EXCEEDED"
 
 
 async def test_a_slow_caller_slows_no_other() -> None:

@@ -26,9 +26,12 @@ Fields = dict[str, Any]
 
 HELLO = [{"role": "ROLE_USER", "content": "hello"}]
 TOOL = {"name": "weather"}
+CALL = {"id": "1", "name": "f"}
 URL = "https://x/y"
 DEEP = '{"a":' * 5000 + "1" + "}" * 5000
 DEEPER_THAN_ALLOWED = '{"a":' * 101 + "1" + "}" * 101
+LONG_SCHEMA = json.dumps({"description": "ü" * 131_072}, ensure_ascii=False)  # 262,144 bytes and the frame
+QUARTER_SCHEMA = json.dumps({"description": "x" * 262_000})
 SURROGATE = r'{"a": "\ud800"}'
 
 
@@ -104,6 +107,7 @@ SHARED: list[tuple[str, Fields]] = [
     ("structured_output.json_schema.schema", _structured(json_schema={"schema": SURROGATE})),
     ("structured_output.json_schema.schema", _structured(json_schema={"schema": DEEP})),
     ("structured_output.json_schema.schema", _structured(json_schema={"schema": DEEPER_THAN_ALLOWED})),
+    ("structured_output.json_schema.schema", _structured(json_schema={"schema": LONG_SCHEMA})),
     ("structured_output.json_schema.name", _structured(json_schema={"schema": "{}", "name": "a b"})),
     ("structured_output.json_schema.name", _structured(json_schema={"schema": "{}", "name": "a\n"})),
     ("structured_output.json_object", _structured(json_object=False)),
@@ -132,6 +136,10 @@ CHAT: list[tuple[str, Fields]] = [
     ("messages[0].tool_call_id", {"messages": [{"role": "ROLE_TOOL", "content": "a"}]}),
     ("messages[0].tool_calls[0].id", {"messages": [{"role": "ROLE_ASSISTANT", "tool_calls": [{"name": "f"}]}]}),
     ("messages[0].tool_calls[0].name", {"messages": [{"role": "ROLE_ASSISTANT", "tool_calls": [{"id": "f"}]}]}),
+    ("messages[0].tool_calls", {"messages": [{"role": "ROLE_ASSISTANT", "tool_calls": [CALL] * 1025}]}),
+    ("messages[0].content_parts", _user(content_parts=[{}] * 1025)),
+    ("messages", {"messages": [{"role": "ROLE_USER", "content_parts": [{}] * 1024}] * 65}),
+    ("messages", {"messages": [{"role": "ROLE_ASSISTANT", "tool_calls": [{}] * 1024}] * 65}),
     ("messages[0].content_parts[0]", _user(content_parts=[{}])),
     ("messages[0].content_parts[0].image_url.url", _part(image_url={"url": "file:///etc/passwd"})),
     ("messages[0].content_parts[0].image_url.detail", _part(image_url={"url": URL, "detail": "huge"})),
@@ -146,6 +154,8 @@ CHAT: list[tuple[str, Fields]] = [
     ("tools[0].parameters", {"tools": [TOOL | {"parameters": "nope"}]}),
     ("tools[0].parameters", {"tools": [TOOL | {"parameters": '"text"'}]}),
     ("tools[0].parameters", {"tools": [TOOL | {"parameters": SURROGATE}]}),
+    ("tools[0].parameters", {"tools": [TOOL | {"parameters": LONG_SCHEMA}]}),
+    ("tools[4].parameters", {"tools": [{"name": f"t{i}", "parameters": QUARTER_SCHEMA} for i in range(5)]}),
     ("tool_choice", {"tool_choice": {"mode": "MODE_REQUIRED"}}),
     ("tool_choice", {"tool_choice": {"mode": "MODE_AUTO"}}),
     ("tool_choice.mode", {"tools": [TOOL], "tool_choice": {"mode": 9}}),
@@ -277,6 +287,13 @@ async def test_an_extension_that_the_operator_does_not_allow_is_refused(
 async def test_an_extension_that_json_cannot_say_is_refused(number: float, gateway: RunningGateway) -> None:
     request = ParseDict({"messages": HELLO}, pb.ChatCompletionRequest())
     request.backend_extensions.update({"vllm_xargs": {"deep": [number]}})
+
+    assert_names(await refusal(gateway, "ChatCompletion", request), "backend_extensions")
+
+
+async def test_extensions_that_are_too_large_are_refused_unread(gateway: RunningGateway) -> None:
+    request = ParseDict({"messages": HELLO}, pb.ChatCompletionRequest())
+    request.backend_extensions.update({"vllm_xargs": {"long": "x" * 262_144}})
 
     assert_names(await refusal(gateway, "ChatCompletion", request), "backend_extensions")
 

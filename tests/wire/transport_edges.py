@@ -86,6 +86,8 @@ ROWS = {
     "a compressed stream": Row(
         answered("200 OK\r\ncontent-type: text/event-stream\r\ncontent-encoding: gzip", gzip.compress(LINES)),
         NOT_THE_PROTOCOL),
+    "an encoding that is empty": Row(
+        answered("200 OK\r\ncontent-type: text/event-stream\r\ncontent-encoding: ", LINES), Whole()),
     "a compressed document": Row(
         answered("200 OK\r\ncontent-type: application/json\r\ncontent-encoding: gzip", gzip.compress(b"0" * 10**6)),
         NOT_THE_PROTOCOL),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from llm_gateway.backends.choice import ChoiceState
 from llm_gateway.backends.failures import error_of_event, is_error
 from llm_gateway.backends.sse import SseParser
-from llm_gateway.backends.wire import ChunkWire, HalvedChunkWire, NotTheProtocolError, decode_chunk
+from llm_gateway.backends.wire import ChunkWire, HalvedChunkWire, NotTheProtocolError, clean, decode_chunk
 from llm_gateway.errors import BackendGaveUp, BackendLost, BackendProtocolError
 from llm_gateway.generation import Piece, Usage
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 DONE = b"[DONE]"
 ABORT = "abort"
 ERROR = "error"
+MAX_MODEL_BYTES = 256
+"""What is kept of a model's name, for it goes into trailers and logs: as much as a request may have."""
 
 
 class Assembly:
@@ -140,7 +142,7 @@ class Assembly:
             self.failure = error_of_event(chunk)
             return
         if chunk.model is not None and self.model is None:
-            self.model = chunk.model
+            self.model = _model_name(chunk.model)
         if chunk.choices:
             self.moved = True
             for choice in chunk.choices:
@@ -183,3 +185,7 @@ class Assembly:
         if not all(choice.cut_by_length for choice in self._choices):
             return None
         return self._usage.completion_tokens // len(self._choices)
+
+
+def _model_name(name: str) -> str:
+    return clean(name[:MAX_MODEL_BYTES]).encode()[:MAX_MODEL_BYTES].decode(errors="ignore")

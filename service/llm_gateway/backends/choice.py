@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from llm_gateway.backends.wire import NotTheProtocolError
+from llm_gateway.backends.wire import NOT_JSON, NotTheProtocolError, clean, split_half
 from llm_gateway.generation import Finish, FinishReason, Piece, TokenLogprob, ToolCallPiece
 
 if TYPE_CHECKING:
@@ -31,21 +32,39 @@ IMPOSSIBLE = -9999.0  # vLLM's stand-in for a log-probability of minus infinity
 class CallState:
     """One function call in the making."""
 
-    __slots__ = ("arguments", "id", "name")
+    __slots__ = ("arguments", "half", "id", "name")
 
     def __init__(self) -> None:
         self.id: str | None = None
         self.name: str | None = None
         self.arguments: list[str] = []
+        self.half = ""
+        """Half of a character, which waits for its other half."""
 
     @property
     def is_json(self) -> bool:
         """Whether the arguments are JSON, as a whole."""
         try:
             msgspec.json.decode("".join(self.arguments))
-        except msgspec.DecodeError:
+        except NOT_JSON:
             return False
         return True
+
+    def add(self, arguments: str) -> str:
+        """Take a piece of the arguments and give what of it can be delivered."""
+        if self.half or not arguments.isascii():
+            whole, self.half = split_half(self.half + arguments)
+            arguments = clean(whole)
+        if arguments:
+            self.arguments.append(arguments)
+        return arguments
+
+    def end(self) -> str:
+        """The half of a character that stayed alone, as U+FFFD; "" if none did."""
+        rest, self.half = clean(self.half), ""
+        if rest:
+            self.arguments.append(rest)
+        return rest
 
 
 class ChoiceState:
@@ -77,9 +96,7 @@ class ChoiceState:
             _number_calls(wire.message)
             self._message(wire.message, piece)
         if halved or self._half_waits:
-            last = wire.finish_reason is not None
-            piece.text = self._mend("text", piece.text, last=last)
-            piece.reasoning = self._mend("reasoning", piece.reasoning, last=last)
+            self._join_halves(piece, last=wire.finish_reason is not None)
         if wire.logprobs is not None:
             piece.logprobs = logprobs_of(wire.logprobs)
         if wire.token_ids:
@@ -101,6 +118,7 @@ class ChoiceState:
             self.index,
             self._mend("text", "", last=True),
             self._mend("reasoning", "", last=True),
+            self._end_calls(),
             finish=Finish(FinishReason.TIME_LIMIT),
         )
 
@@ -125,16 +143,19 @@ class ChoiceState:
         index = self._call_index(wire)
         state = self._calls.setdefault(index, CallState())
         function = wire.function
-        arguments = _as_text(function.arguments) if function is not None else ""
+        arguments = state.add(_as_text(function.arguments)) if function is not None else ""
         name = function.name if function is not None else None
         # Some backends repeat the id and the name in every piece; they are delivered once.
-        new_id = wire.id if wire.id and state.id is None else None
-        new_name = name if name and state.name is None else None
+        new_id = clean(wire.id) if wire.id and state.id is None else None
+        new_name = clean(name) if name and state.name is None else None
         state.id = state.id or new_id
         state.name = state.name or new_name
-        if arguments:
-            state.arguments.append(arguments)
         return ToolCallPiece(index, new_id, new_name, arguments)
+
+    def _end_calls(self) -> tuple[ToolCallPiece, ...]:
+        """What was kept back of the calls' arguments."""
+        rests = ((index, state.end()) for index, state in self._calls.items())
+        return tuple(ToolCallPiece(index, None, None, rest) for index, rest in rests if rest)
 
     def _call_index(self, wire: ToolCallWire) -> int:
         """The call that a piece belongs to. Where the backend does not count, a new id begins a new call."""
@@ -143,7 +164,7 @@ class ChoiceState:
                 raise NotTheProtocolError
             return wire.index
         for index, state in self._calls.items():
-            if wire.id is not None and state.id == wire.id:
+            if wire.id is not None and state.id == clean(wire.id):
                 return index
         last = max(self._calls, default=-1)
         return last + 1 if wire.id is not None or last < 0 else last
@@ -151,16 +172,19 @@ class ChoiceState:
     @property
     def _half_waits(self) -> bool:
         """Whether half a character waits for its other half."""
-        return any(self._halves.values())
+        return any(self._halves.values()) or any(call.half for call in self._calls.values())
+
+    def _join_halves(self, piece: Piece, *, last: bool) -> None:
+        piece.text = self._mend("text", piece.text, last=last)
+        piece.reasoning = self._mend("reasoning", piece.reasoning, last=last)
+        if last:
+            piece.tool_calls += self._end_calls()
 
     def _mend(self, field: str, text: str, *, last: bool) -> str:
         """Join the halves of characters that were cut between events; a half that stays alone becomes U+FFFD."""
         text = self._halves[field] + text
-        self._halves[field] = ""
-        if text and not last and "\ud800" <= text[-1] <= "\udbff":
-            self._halves[field] = text[-1]
-            text = text[:-1]
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        text, self._halves[field] = (text, "") if last else split_half(text)
+        return clean(text)
 
     def _count(self, piece: Piece) -> None:
         if piece.token_ids or piece.logprobs:
@@ -194,9 +218,9 @@ class ChoiceState:
             return self._finish_of_calls()
         return Finish(
             reason,
-            stop_sequence=stop if isinstance(stop, str) else None,
+            stop_sequence=clean(stop) if isinstance(stop, str) else None,
             stop_token_id=stop if isinstance(stop, int) and stop >= 0 else None,
-            backend_reason=word if reason is FinishReason.OTHER else None,
+            backend_reason=clean(word) if reason is FinishReason.OTHER else None,
         )
 
     def _finish_of_calls(self) -> Finish:
@@ -213,11 +237,11 @@ def logprobs_of(wire: LogprobsWire) -> tuple[TokenLogprob, ...]:
     if wire.content is not None:
         return tuple(
             TokenLogprob(
-                _clean(token.token),
+                clean(token.token),
                 token.logprob,
                 _bytes_of(token.bytes),
                 tuple(
-                    TokenLogprob(_clean(rival.token), rival.logprob, _bytes_of(rival.bytes))
+                    TokenLogprob(clean(rival.token), rival.logprob, _bytes_of(rival.bytes))
                     for rival in token.top_logprobs or ()
                 ),
             )
@@ -230,10 +254,10 @@ def logprobs_of(wire: LogprobsWire) -> tuple[TokenLogprob, ...]:
         raise NotTheProtocolError
     return tuple(
         TokenLogprob(
-            _clean(token),
+            clean(token),
             IMPOSSIBLE if logprob is None else logprob,
-            token.encode("utf-8", "replace"),
-            tuple(TokenLogprob(_clean(t), p, t.encode("utf-8", "replace")) for t, p in (top or {}).items()),
+            clean(token).encode(),
+            tuple(TokenLogprob(clean(t), p, clean(t).encode()) for t, p in (top or {}).items()),
         )
         for token, logprob, top in zip(tokens, logprobs, rivals, strict=True)
     )
@@ -256,8 +280,13 @@ def _as_text(arguments: Any) -> str:  # noqa: ANN401 - whatever JSON has
     if arguments is None:
         return ""
     if isinstance(arguments, str):
-        return _clean(arguments)
-    return msgspec.json.encode(arguments).decode()
+        return arguments
+    try:
+        return msgspec.json.encode(arguments).decode()
+    except UnicodeEncodeError:  # half of a character, as msgspec refuses it
+        return clean(json.dumps(arguments, ensure_ascii=False, separators=(",", ":")))
+    except RecursionError as error:
+        raise NotTheProtocolError from error
 
 
 def _bytes_of(values: list[int] | None) -> bytes:
@@ -266,8 +295,3 @@ def _bytes_of(values: list[int] | None) -> bytes:
     if min(values) < 0 or max(values) > 255:  # noqa: PLR2004 - a byte
         raise NotTheProtocolError
     return bytes(values)
-
-
-def _clean(text: str) -> str:
-    """Text that protobuf takes: halves of characters, which only a broken backend sends here, become "?"."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -94,9 +94,9 @@ class Refusal(msgspec.Struct):
     type: str | None = None
     code: str | None = None
     param: str | None = None
-    shaped: bool = False
-    """Whether there was an error object at all, and not just a status."""
     retry_after: float | None = None
+    in_stream: bool = False
+    """Whether it came as an event under HTTP 200, so that its status was never one of HTTP."""
 
     def says(self, words: frozenset[str]) -> bool:
         """Whether its type or code is one of `words`."""
@@ -111,6 +111,7 @@ def is_error(chunk: ChunkWire) -> bool:
 def error_of_event(chunk: ChunkWire) -> GatewayError:
     """The error that an event under HTTP 200 stands for: its `code` is read as if it were the status."""
     refusal = _refusal(chunk, status=0)
+    refusal.in_stream = True
     words = (STATUS_OF_WORD.get(word or "") for word in (refusal.code, refusal.type))
     refusal.status = _as_status(refusal.code) or next(filter(None, words), 500)
     return _error_of(refusal)
@@ -129,12 +130,10 @@ def error_of_response(status: int, body: bytes, retry_after: float | None = None
 def _refusal(chunk: ChunkWire, status: int) -> Refusal:
     if isinstance(chunk.error, dict):
         error: dict[str, Any] = chunk.error
-        return Refusal(
-            status, _word(error.get("type")), _word(error.get("code")), _word(error.get("param")), shaped=True
-        )
+        return Refusal(status, _word(error.get("type")), _word(error.get("code")), _word(error.get("param")))
     if chunk.object == "error":
-        return Refusal(status, chunk.type, _word(chunk.code), chunk.param, shaped=True)
-    return Refusal(status, shaped=isinstance(chunk.error, str))
+        return Refusal(status, chunk.type, _word(chunk.code), chunk.param)
+    return Refusal(status)
 
 
 def _error_of(refusal: Refusal) -> GatewayError:
@@ -142,7 +141,7 @@ def _error_of(refusal: Refusal) -> GatewayError:
     if make is not None:
         return make(refusal)
     if refusal.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return BackendLost(f"The backend failed with HTTP {refusal.status}.", retry_after=refusal.retry_after)
+        return _lost(refusal)
     if refusal.status >= HTTPStatus.BAD_REQUEST:
         return _invalid(refusal)
     return BackendProtocolError(f"The backend answered with HTTP {refusal.status}, which is not of its protocol.")
@@ -170,7 +169,8 @@ def _not_found(refusal: Refusal) -> GatewayError:
 def _too_many(refusal: Refusal) -> GatewayError:
     error = BackendRateLimited("The backend's rate limit is reached.", retry_after=refusal.retry_after)
     if refusal.says(QUOTA_WORDS):
-        error.retryable = False  # a spent quota does not come back
+        error.retryable = False  # a spent quota does not come back, unless the backend says when
+        error.retry_after = refusal.retry_after
     return error
 
 
@@ -195,7 +195,8 @@ def _no_route(_: Refusal) -> GatewayError:
 
 
 def _lost(refusal: Refusal) -> GatewayError:
-    return BackendLost(f"The backend failed with HTTP {refusal.status}.", retry_after=refusal.retry_after)
+    how = "and said so in its answer" if refusal.in_stream else f"with HTTP {refusal.status}"
+    return BackendLost(f"The backend failed {how}.", retry_after=refusal.retry_after)
 
 
 BY_STATUS: dict[int, Callable[[Refusal], GatewayError]] = {
@@ -215,7 +216,7 @@ BY_STATUS: dict[int, Callable[[Refusal], GatewayError]] = {
 
 def _as_status(code: str | None) -> int | None:
     """An HTTP status in a `code`, which some backends write as a string."""
-    if code is None or not (code.isascii() and code.isdigit()):
+    if code is None or len(code) != 3 or not (code.isascii() and code.isdigit()):  # noqa: PLR2004 - a status has three
         return None
     status = int(code)
     return status if HTTPStatus.BAD_REQUEST <= status < 600 else None  # noqa: PLR2004 - past the last class

@@ -102,7 +102,7 @@ class Exchange:
     @property
     def encoded(self) -> bool:
         """Whether the body is compressed, although the request forbade it."""
-        return self._aiohttp.headers.get("content-encoding", "identity").lower() != "identity"
+        return self._aiohttp.headers.get("content-encoding", "").strip().lower() not in {"", "identity"}
 
     @property
     def retry_after(self) -> float | None:
@@ -169,7 +169,8 @@ def _session() -> aiohttp.ClientSession:
     )
 
 
-FOREIGN_ERRORS = (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError)
+FOREIGN_ERRORS = (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError, UnicodeError)
+"""What the libraries raise; the last one is a resolver's, for a host that is no name."""
 
 
 @contextlib.contextmanager
@@ -199,6 +200,7 @@ def _no_http() -> GatewayError:
 
 
 ERRORS = (
-    ((aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError), _unreachable),  # refused, DNS, TLS, no answer
+    # Refused, DNS, TLS, no answer, no name that a resolver takes.
+    ((aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, UnicodeError), _unreachable),
     ((aiohttp.ClientResponseError, aiohttp.InvalidURL, httpx.InvalidURL, httpx.UnsupportedProtocol), _no_http),
 )

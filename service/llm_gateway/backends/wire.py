@@ -150,6 +150,8 @@ class TokenizeWire(msgspec.Struct):
 T = TypeVar("T")
 
 _CHUNK = msgspec.json.Decoder(ChunkWire)
+# What msgspec raises: the last one where arrays or objects are nested a thousand deep.
+NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class NotTheProtocolError(Exception):
@@ -164,7 +166,7 @@ def decode_chunk(data: bytes) -> ChunkWire:
     """
     try:
         return _CHUNK.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except NOT_JSON as error:
         if b"\\ud" not in data and b"\\uD" not in data:
             raise NotTheProtocolError from error
     try:
@@ -177,8 +179,18 @@ def decode_as(data: bytes, kind: type[T]) -> T:
     """Decode a whole body as `kind`. Raises NotTheProtocolError."""
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except NOT_JSON as error:
         raise NotTheProtocolError from error
+
+
+def clean(text: str) -> str:
+    """Text that protobuf takes: the halves of a character are joined, a half without the other becomes U+FFFD."""
+    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def split_half(text: str) -> tuple[str, str]:
+    """A text without the first half of a character at its end, and that half: "" where there is none."""
+    return (text[:-1], text[-1]) if "\ud800" <= text[-1:] <= "\udbff" else (text, "")
 
 
 def _refuse_constant(name: str) -> None:

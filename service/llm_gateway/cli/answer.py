@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
 
@@ -49,6 +49,8 @@ class Answer:
 
     message: message_pb2.Message
     ending: Ending = Ending.FAILED
+    _calls: dict[int, message_pb2.ToolCall] = field(default_factory=dict)
+    """The message's tool calls by their index, which is the backend's word and need not be near."""
 
     def take(self, event: ChatCompletionStreamResponse) -> None:
         """Append what an event brings; of several choices, the first counts."""
@@ -62,9 +64,9 @@ class Answer:
         if delta.reasoning:
             self.message.reasoning += delta.reasoning
         for piece in delta.tool_calls:
-            while len(self.message.tool_calls) <= piece.index:
-                self.message.tool_calls.add()
-            call = self.message.tool_calls[piece.index]
+            if piece.index not in self._calls:
+                self._calls[piece.index] = self.message.tool_calls.add()
+            call = self._calls[piece.index]
             call.id += piece.id
             call.name += piece.name
             call.arguments += piece.arguments

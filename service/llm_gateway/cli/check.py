@@ -50,15 +50,15 @@ def check(*, as_json: bool) -> int:
 async def ask_backend(settings: Settings) -> Findings:
     """Ask for the backend's health and its models."""
     backend = make_backend(settings)
-    healthy = await backend.is_healthy()
-    models: tuple[str, ...] = ()
-    trouble = None
+    healthy = False
     try:
+        healthy = await backend.is_healthy()
         models = tuple(model.name for model in await backend.list_models())
     except GatewayError as error:
-        trouble = f"{error.reason}: {error.message}"
-    await backend.close()
-    return Findings(healthy, models, trouble)
+        return Findings(healthy, (), f"{error.reason}: {error.message}")
+    finally:
+        await backend.close()
+    return Findings(healthy, models, None)
 
 
 def _show_settings(settings: Settings) -> None:

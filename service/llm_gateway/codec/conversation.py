@@ -40,6 +40,9 @@ TOOL_MODES = {
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 MAX_MESSAGES = 65_536
 MAX_TOOLS = 1024
+MAX_PARTS = 1024
+MAX_CALLS = 1024
+MAX_PARTS_AND_CALLS = 65_536  # of all messages: reading them must not hold up the other callers
 IMAGE_DETAILS = frozenset({"low", "high", "auto"})
 URL_SCHEMES = ("http://", "https://", "data:")
 
@@ -47,6 +50,10 @@ URL_SCHEMES = ("http://", "https://", "data:")
 def decode_messages(messages: Collection[pb.Message], violations: Violations) -> tuple[Message, ...]:
     """The conversation."""
     if not violations.few(messages, MAX_MESSAGES, "messages"):
+        return ()
+    together = sum(len(message.content_parts) + len(message.tool_calls) for message in messages)
+    if together > MAX_PARTS_AND_CALLS:
+        violations.add("messages", f"must have at most {MAX_PARTS_AND_CALLS:,} content_parts and tool_calls together")
         return ()
     return tuple(_message(message, f"messages[{index}]", violations) for index, message in enumerate(messages))
 
@@ -91,14 +98,12 @@ def _message(message: pb.Message, field: str, violations: Violations) -> Message
     if not has_content and not message.content_parts:
         violations.check(role == "assistant" and message.tool_calls, field, "needs content or content_parts")
     _check_role_fields(message, role, field, violations)
-    parts = tuple(
-        _part(part, f"{field}.content_parts[{index}]", violations) for index, part in enumerate(message.content_parts)
-    )
+    parts = _parts(message.content_parts, f"{field}.content_parts", violations)
     return Message(
         role=role or "user",
         content=message.content if has_content else (parts or None),
         name=message.name if message.HasField("name") else None,
-        tool_calls=tuple(ToolCall(call.id, call.name, call.arguments) for call in message.tool_calls),
+        tool_calls=_calls(message.tool_calls, f"{field}.tool_calls", violations),
         tool_call_id=message.tool_call_id if message.HasField("tool_call_id") else None,
         reasoning=message.reasoning if message.HasField("reasoning") else None,
     )
@@ -113,9 +118,21 @@ def _check_role_fields(message: pb.Message, role: str | None, field: str, violat
         violations.check(message.tool_call_id, f"{field}.tool_call_id", "is needed with ROLE_TOOL")
     else:
         violations.check(not message.HasField("tool_call_id"), f"{field}.tool_call_id", "is only for ROLE_TOOL")
-    for index, call in enumerate(message.tool_calls):
-        violations.check(call.id, f"{field}.tool_calls[{index}].id", "is needed")
-        violations.check(call.name, f"{field}.tool_calls[{index}].name", "is needed")
+
+
+def _calls(calls: Collection[pb.ToolCall], field: str, violations: Violations) -> tuple[ToolCall, ...]:
+    if not violations.few(calls, MAX_CALLS, field):
+        return ()
+    for index, call in enumerate(calls):
+        violations.check(call.id, f"{field}[{index}].id", "is needed")
+        violations.check(call.name, f"{field}[{index}].name", "is needed")
+    return tuple(ToolCall(call.id, call.name, call.arguments) for call in calls)
+
+
+def _parts(parts: Collection[pb.ContentPart], field: str, violations: Violations) -> tuple[Part, ...]:
+    if not violations.few(parts, MAX_PARTS, field):
+        return ()
+    return tuple(_part(part, f"{field}[{index}]", violations) for index, part in enumerate(parts))
 
 
 def _part(part: pb.ContentPart, field: str, violations: Violations) -> Part:

@@ -40,6 +40,7 @@ EXACT_FLOATS = 2**53  # a float above may stand for another integer than the cal
 MAX_METADATA = 16
 MAX_METADATA_KEY_BYTES = 64
 MAX_MERGE_BYTES = 1_048_576
+MAX_EXTENSION_BYTES = 256 * 1024
 MAX_FLUSH_INTERVAL = 10.0
 EFFORTS = {
     value: name.removeprefix("EFFORT_").lower()
@@ -175,8 +176,9 @@ def _cache_salt(request: pb.ChatCompletionRequest, violations: Violations) -> st
 def _metadata(request: pb.ChatCompletionRequest, violations: Violations) -> dict[str, str]:
     if not request.metadata:
         return {}
+    if not violations.few(request.metadata, MAX_METADATA, "metadata"):
+        return {}
     metadata = dict(request.metadata)
-    violations.check(len(metadata) <= MAX_METADATA, "metadata", f"must have at most {MAX_METADATA} entries")
     short = all(
         len(key.encode()) <= MAX_METADATA_KEY_BYTES and len(value.encode()) <= MAX_NAME_BYTES
         for key, value in metadata.items()
@@ -249,6 +251,9 @@ def _extensions(request: pb.ChatCompletionRequest, allowed: Collection[str], vio
             shown = name.encode()[:MAX_METADATA_KEY_BYTES].decode(errors="ignore")
             field = f"backend_extensions.{shown}"
             raise UnsupportedParameter.of(field, "is not among the extensions that the operator allows")
+    if request.backend_extensions.ByteSize() > MAX_EXTENSION_BYTES:
+        violations.add("backend_extensions", f"must have at most {MAX_EXTENSION_BYTES:,} bytes")
+        return {}
     try:
         extensions: dict[str, Any] = _whole_numbers(MessageToDict(request.backend_extensions))
     except ValueError:  # JSON has neither NaN nor infinity

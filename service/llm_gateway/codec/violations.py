@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 MAX_SHOWN = 10
 MAX_SHOWN_BYTES = 1000
 MAX_DEPTH = 100
+MAX_JSON_BYTES = 256 * 1024
+MAX_JSON_BYTES_TOGETHER = 1024 * 1024  # of one request: reading it must not hold up the other callers
 TOO_DEEP = f"is nested more than {MAX_DEPTH} deep"
 
 
@@ -28,6 +30,7 @@ class Violations:
         self._found: list[FieldViolation] = []
         self._count = 0
         self._room = MAX_SHOWN_BYTES
+        self._json_room = MAX_JSON_BYTES_TOGETHER
 
     def add(self, field: str, description: str) -> None:
         """Say what is wrong with a field, without quoting its value."""
@@ -47,7 +50,9 @@ class Violations:
         return len(items) <= limit
 
     def json_object(self, text: str, field: str) -> dict[str, Any] | None:
-        """The JSON object in a string; None, and a violation, where it is none."""
+        """The JSON object in a string; None, and a violation, where it is none or too long."""
+        if not self._short(text, field):
+            return None
         try:
             value = msgspec.json.decode(text)
         except RecursionError:
@@ -63,6 +68,16 @@ class Violations:
             self.add(field, TOO_DEEP)
             return None
         return value
+
+    def _short(self, text: str, field: str) -> bool:
+        """Whether a JSON string is short enough to be read, by itself and together with those before it."""
+        size = len(text.encode())
+        self._json_room -= size
+        if size > MAX_JSON_BYTES:
+            self.add(field, f"must have at most {MAX_JSON_BYTES:,} bytes")
+        elif self._json_room < 0:
+            self.add(field, f"must have, with the JSON before it, at most {MAX_JSON_BYTES_TOGETHER:,} bytes")
+        return size <= MAX_JSON_BYTES and self._json_room >= 0
 
     def raise_if_any(self) -> None:
         """Raise InvalidRequest with what was found; its message shows the first, its violations some of them."""

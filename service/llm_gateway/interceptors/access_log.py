@@ -12,6 +12,7 @@ from llm_gateway.observability.logging import log_call
 
 if TYPE_CHECKING:
     from llm_gateway.interceptors.around import Context, Proceed
+    from llm_gateway.observability.call import Call
 
 
 class AccessLog(Around):
@@ -24,13 +25,17 @@ class AccessLog(Around):
             response = await proceed()
             call.status = "OK"
         except asyncio.CancelledError:
-            # gRPC cancels the handler alike when the caller leaves and when its deadline passes; only the time tells.
-            remaining: float | None = context.time_remaining()
-            passed = remaining is not None and remaining <= 0
-            call.status = "DEADLINE_EXCEEDED" if passed else "CANCELLED"
-            call.reason = call.status if passed else None  # that a caller leaves is no failure of anybody's
+            if call.status is None:  # else the call had failed before, and its caller did not wait for the status
+                _label(call, context.time_remaining())
             raise
         else:
             return response
         finally:
             log_call(call)
+
+
+def _label(call: Call, remaining: float | None) -> None:
+    """gRPC cancels the handler alike when the caller leaves and when its deadline passes; only the time tells."""
+    passed = remaining is not None and remaining <= 0
+    call.status = "DEADLINE_EXCEEDED" if passed else "CANCELLED"
+    call.reason = call.status if passed else None  # that a caller leaves is no failure of anybody's

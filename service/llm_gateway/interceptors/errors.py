@@ -18,7 +18,7 @@ from llm_gateway import errors as e
 from llm_gateway.codec.responses import call_report
 from llm_gateway.interceptors.around import Around
 from llm_gateway.interceptors.request_context import REQUEST_ID
-from llm_gateway.observability.call import CURRENT_CALL
+from llm_gateway.observability.call import CURRENT_CALL, Call
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,13 +26,15 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from llm_gateway.interceptors.around import Context, Proceed
-    from llm_gateway.observability.call import Call
 
 LOG = logging.getLogger(__name__)
 DOMAIN = "llm-gateway"
 DETAILS = "grpc-status-details-bin"
 PUSHBACK = "grpc-retry-pushback-ms"
 MAX_MESSAGE = 512
+MAX_METADATA_BYTES = 256
+ABORT_WAIT = 0.5
+"""Seconds that a handler waits for its status to leave. gRPC keeps it for a caller who reads on only later."""
 INTERNAL_MESSAGE = "The gateway failed. Its log has the cause, under the request id."
 
 Code = grpc.StatusCode
@@ -107,17 +109,33 @@ def _log_bug(error: BaseException | None, call: Call) -> None:
 
 async def _abort(context: Context, error: e.GatewayError) -> None:
     call = CURRENT_CALL.get()
+    try:
+        status = status_of(error, call)
+    except Exception as bug:
+        _log_bug(bug, call)
+        call.model = call.model and call.model.encode(errors="replace").decode()  # nor could the log's line have it
+        error = e.InternalError(INTERNAL_MESSAGE)
+        status = status_of(error, _nothing_but_the_id(call))
     code = CODES[type(error)]
     call.status, call.reason = code.name, error.reason
-    message = error.message[:MAX_MESSAGE]
     trailers: list[tuple[str, str | bytes]] = [
         (REQUEST_ID, call.request_id),
-        (DETAILS, status_of(error, call).SerializeToString()),
+        (DETAILS, status.SerializeToString()),
     ]
     if call.attempts:
         # The gateway has tried for the caller: that its channel tries again on its own would multiply the attempts.
         trailers.append((PUSHBACK, "-1"))
-    await context.abort(code, message, tuple(trailers))
+    try:
+        async with asyncio.timeout(ABORT_WAIT):
+            await context.abort(code, status.message, tuple(trailers))
+    except TimeoutError:
+        # The status waits behind what the caller has not read. Only so does a handler end that gRPC tells nothing more.
+        raise asyncio.CancelledError from None
+
+
+def _nothing_but_the_id(call: Call) -> Call:
+    """What can be said for certain where a part of a call's record cannot be encoded."""
+    return Call(call.request_id, call.rpc, deadline=call.deadline, timeout=call.timeout)
 
 
 def status_of(error: e.GatewayError, call: Call) -> status_pb2.Status:
@@ -130,9 +148,7 @@ def status_of(error: e.GatewayError, call: Call) -> status_pb2.Status:
 
 
 def _details(error: e.GatewayError, call: Call) -> Iterator[Message]:
-    known = {"request_id": call.request_id, "model": call.model, "backend": call.backend}
-    metadata = {key: value for key, value in known.items() if value}
-    yield details.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
+    yield details.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=_metadata(call))
     if error.retry_after is not None:
         delay = Duration()
         delay.FromNanoseconds(int(error.retry_after * 1e9))
@@ -148,6 +164,12 @@ def _details(error: e.GatewayError, call: Call) -> Iterator[Message]:
         yield details.QuotaFailure(violations=[violation])
     if call.admitted:
         yield call_report(call)
+
+
+def _metadata(call: Call) -> dict[str, str]:
+    """Whose call it was and what it was about, as far as that is known; some of it are others' words."""
+    known = {"request_id": call.request_id, "model": call.model, "backend": call.backend}
+    return {key: value.encode()[:MAX_METADATA_BYTES].decode(errors="ignore") for key, value in known.items() if value}
 
 
 def _packed(message: Message) -> AnyProto:

@@ -12,8 +12,8 @@ MAX_GAPS = 4096
 
 
 class Stopwatch:
-    """Where a call's time goes. The caller of `reading` and `writing` says what it waits for, `done_…` that it waits
-    no more; all in seconds.
+    """Where a call's time goes, in seconds. `wait` begins a wait; `upstream_done` or `client_done` ends it and says for
+    whom it was.
     """
 
     __slots__ = ("_first", "_gaps", "_last", "_longest", "_queue", "_since", "_skip", "_skipped", "_stall", "_started",

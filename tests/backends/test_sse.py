@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_gateway.backends.sse import SseParser
+from llm_gateway.backends.sse import SseParser, simple_events
 
 LIMIT = 1024 * 1024
 LINE_ENDS = (b"\n", b"\r\n", b"\r")
@@ -148,3 +148,36 @@ def test_the_limit_is_of_one_event_and_not_of_the_stream() -> None:
 def test_an_event_of_exactly_the_limit_is_taken() -> None:
     assert parse(b"data: " + b"x" * 44 + b"\n\n", limit=50) == [b"x" * 44]
     assert parse(b"data: " + b"x" * 22, b"x" * 22 + b"\n", b"\n", limit=50) == [b"x" * 44]
+
+
+def test_the_limit_counts_the_bytes_that_wait_from_none_on() -> None:
+    line = b"data: " + b"x" * 44
+
+    assert parse(line, b"\n\n", line, b"\n\n", limit=50) == [b"x" * 44] * 2
+    assert parse(b": c\n", line, b"\n\n", line, b"\n\n", limit=50) == [b"x" * 44] * 2
+
+
+def test_a_byte_order_mark_after_a_simple_event_is_no_beginning() -> None:
+    assert parse(b"data: a\n\n", b"\xef\xbb\xbfdata: b\n\n") == [b"a"]
+
+
+def test_one_line_feed_is_part_of_a_carriage_return_and_the_next_is_not() -> None:
+    assert parse(b"data: a\r", b"\ndata: b", b"\n\n") == [b"a\nb"]
+    assert parse(b"data: a\r", b"", b"\ndata: b\n", b"\n") == [b"a\nb"]
+
+
+@pytest.mark.parametrize(
+    ("chunk", "events", "rest"),
+    [
+        (b"data: a\n\ndata: bc\n\n", [b"a", b"bc"], b""),
+        (b"data: \n\n", [b""], b""),
+        (b"data: a\n\n: comment\n\n", [b"a"], b": comment\n\n"),
+        (b"data: a\ndata: b\n\n", [], b"data: a\ndata: b\n\n"),
+        (b"data: a\n\ndata: b", [b"a"], b"data: b"),
+        (b"data: a\n\ndata: b\n", [b"a"], b"data: b\n"),
+        (b"data:a\n\n", [], b"data:a\n\n"),
+        (b"", [], b""),
+    ],
+)
+def test_the_short_way_takes_what_is_simple_and_leaves_the_rest(chunk: bytes, events: list[bytes], rest: bytes) -> None:
+    assert simple_events(chunk) == (events, rest)

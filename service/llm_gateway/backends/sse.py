@@ -40,7 +40,7 @@ class SseParser:
             return []
         if not self.unterminated and not self._skip_lf and b"\r" not in chunk and chunk.startswith(b"data: "):
             self._started = True
-            events, rest = _simple_events(chunk)
+            events, rest = simple_events(chunk)
             return events + self._lines(rest) if rest else events
         return self._lines(chunk)
 
@@ -87,7 +87,7 @@ class SseParser:
         return b"\n".join(data) if data else None
 
 
-def _simple_events(chunk: bytes) -> tuple[list[bytes], bytes]:
+def simple_events(chunk: bytes) -> tuple[list[bytes], bytes]:
     """The events of a read as vLLM writes them, one data line each; and the rest, from the first that is not so."""
     events: list[bytes] = []
     start = 0

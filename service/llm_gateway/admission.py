@@ -50,6 +50,7 @@ class Admission:
         try:
             yield
         finally:
+            watchdog.close()
             self._running.discard(watchdog)
             if not self._running:
                 self._empty.set()

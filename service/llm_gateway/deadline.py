@@ -43,8 +43,8 @@ class Watchdog:
 
     Use it as a context around whatever waits, as often as the call has things to wait for. The limits are a hard
     deadline, the caller's soft limit, and the one of the present phase (`expect`). Moving a limit is an assignment: the
-    timer is armed once and finds out when it fires that the limit has moved on. Only a limit that comes *earlier* than
-    the timer is armed anew.
+    timer is armed once and finds out when it fires that the limit has moved on, or that nobody waits any more. Only a
+    limit that comes *earlier* than the timer is armed anew. `close` it when the call has ended.
     """
 
     __slots__ = ("_armed", "_cancelling", "_cause", "_deadline", "_limit", "_on_limit", "_soft", "_task", "_timer")
@@ -97,14 +97,14 @@ class Watchdog:
         self._task = asyncio.current_task()
         assert self._task is not None, "a watchdog guards a task"  # noqa: S101 - narrows the type
         self._cancelling = self._task.cancelling()
-        self._arm()
+        if min(self._limit, self._deadline) < self._armed:
+            self._arm()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         task, self._task = self._task, None
-        self._disarm()
         self._limit = self._soft
         if self._cause is None or task is None:
             return
@@ -113,25 +113,29 @@ class Watchdog:
         if task.uncancel() <= self._cancelling and kind is not None and issubclass(kind, asyncio.CancelledError):
             raise cause from error
 
-    def _arm(self) -> None:
-        self._disarm()
-        self._armed = min(self._limit, self._deadline)
-        if self._armed < NEVER:
-            delay = max(0.0, self._armed - time.monotonic())
-            self._timer = asyncio.get_running_loop().call_later(delay, self._fire)
-
-    def _disarm(self) -> None:
+    def close(self) -> None:
+        """Stop the timer: the call has ended."""
         self._armed = NEVER
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
+    def _arm(self) -> None:
+        self.close()
+        self._armed = min(self._limit, self._deadline)
+        if self._armed < NEVER:
+            delay = max(0.0, self._armed - time.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._fire)
+
     def _fire(self) -> None:
         self._timer = None
+        self._armed = NEVER
+        if self._task is None:
+            return  # whoever waits next arms it
         cause = self._passed(time.monotonic())
         if cause is None:
             self._arm()
-        elif self._task is not None and self._cause is None:
+        elif self._cause is None:
             self._cause = cause
             self._task.cancel()
 

@@ -46,9 +46,11 @@ class Gateway:
             call.admitted = True
             call.stopwatch.seated()
             relay = Relay(generation, call, watchdog, write)
-            route = self._router.unresolved(generation.model)
+            route = self._router.route(generation.model)
             try:
-                route = await self._repeated(lambda: self._resolve(generation.model, call), watchdog, call)
+                if not route.model:
+                    route = await self._repeated(lambda: self._router.resolve(generation.model), watchdog, call)
+                _note(call, route)
                 await self._attempts(relay, route, call)
             except TimeLimitReached:
                 await relay.end_early(route)
@@ -70,19 +72,14 @@ class Gateway:
         """How many tokens a prompt has."""
 
         async def count() -> TokenCount:
-            route = await self._resolve(query.model, call)
+            route = await self._router.resolve(query.model)
+            _note(call, route)
             return await route.backend.count_tokens(query, route.model, call.request_id)
 
         watchdog = Watchdog(call.deadline)
         with self._admission.admit(watchdog):
             call.admitted = True
             return await self._repeated(count, watchdog, call)
-
-    async def _resolve(self, model: str | None, call: Call) -> Route:
-        call.model = model
-        route = await self._router.resolve(model)
-        call.model, call.backend, call.address = route.model, route.backend.name, route.address
-        return route
 
     async def _repeated(self, ask: Callable[[], Awaitable[_T]], watchdog: Watchdog, call: Call) -> _T:
         """The answer to a question that changes nothing, asked as often as an answer's first token would be."""
@@ -125,6 +122,10 @@ class Gateway:
         if pause is None or time.monotonic() + pause >= watchdog.deadline:
             raise error
         return pause
+
+
+def _note(call: Call, route: Route) -> None:
+    call.model, call.backend, call.address = route.model, route.backend.name, route.address
 
 
 async def _upstream(call: Call, waiting: Awaitable[_T]) -> _T:

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+import random
 import re
 import time
-import uuid
 from typing import TYPE_CHECKING, Any
 
 from llm_gateway.deadline import call_deadline
@@ -46,4 +46,4 @@ def _request_id(context: Context) -> str:
     """The caller's id if it is sane, else a new one. What is not sane goes neither into logs nor to a backend."""
     metadata = context.invocation_metadata() or ()
     sent = next((value for key, value in metadata if key == REQUEST_ID), "")
-    return sent if isinstance(sent, str) and SANE.match(sent) else uuid.uuid4().hex
+    return sent if isinstance(sent, str) and SANE.match(sent) else f"{random.getrandbits(128):032x}"

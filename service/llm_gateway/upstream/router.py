@@ -59,8 +59,8 @@ class Router:
         """How long such a question may take."""
         return self._timeouts
 
-    def unresolved(self, model: str | None) -> Route:
-        """Where a request would go, as far as that can be said without asking: its model may be ""."""
+    def route(self, model: str | None) -> Route:
+        """The route as far as it can be told without asking: with no model where none is named, nor the default."""
         return Route(self._backend, model or self._default_model or "", self._address, self._timeouts)
 
     async def resolve(self, model: str | None) -> Route:
@@ -68,9 +68,8 @@ class Router:
 
         Raises InvalidRequest where several could be meant, or what the backend's driver raises.
         """
-        if model is None:
-            model = await self._default()
-        return Route(self._backend, model, self._address, self._timeouts)
+        route = self.route(model)
+        return route if route.model else replace(route, model=await self._only())
 
     async def list_models(self) -> Sequence[Model]:
         """The models that a caller may name, by name, the default marked."""
@@ -86,9 +85,7 @@ class Router:
         """Close every connection."""
         await self._backend.close()
 
-    async def _default(self) -> str:
-        if self._default_model is not None:
-            return self._default_model
+    async def _only(self) -> str:
         only = _only_one(await self._backend.list_models())
         if only is None:
             raise InvalidRequest.of("model", "is needed: there are several models and no default")

@@ -2,20 +2,20 @@
 """HTTP to one backend: httpx's interface over aiohttp's connections, and the one place where their errors are mapped.
 
 httpx's own pool is quadratic and wedges after some hundred cancelled streams; its client layer costs 0.3 ms a request.
-So requests go straight to the transport. aiohttp's errors are mapped by their own class and not by the one that the
-transport gives them: it calls a refused connection, a reset and a missing header all a ConnectTimeout.
+So requests go straight to httpx-aiohttp's transport. aiohttp's errors are mapped by their own class and not by the one
+that the transport gives them: it calls a refused connection, a reset and a missing header all a ConnectTimeout.
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Self
 
 import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
-from httpx_aiohttp.transport import AiohttpResponseStream
 from multidict import CIMultiDict
+from yarl import URL
 
 from llm_gateway.errors import BackendLost, BackendProtocolError, NoHealthyBackend
 
@@ -36,10 +36,10 @@ class HttpClient:
 
     def __init__(self, url: str, *, headers: Mapping[str, str], connect_timeout: float) -> None:
         self._url = url.rstrip("/")
-        self._urls: dict[str, httpx.URL] = {}
+        self._urls: dict[str, URL] = {}
         self._headers = CIMultiDict({"accept-encoding": "identity", "user-agent": "llm-gateway"} | dict(headers))
-        self._extensions = {"timeout": {"connect": connect_timeout, "pool": None, "read": None}}
-        self._transport = AiohttpTransport(client=_session)
+        self._timeout = aiohttp.ClientTimeout(sock_connect=connect_timeout)
+        self._transport = _Transport(client=_session)
 
     async def send(self, method: str, path: str, *, body: bytes = b"", request_id: str = "") -> Exchange:
         """Send a request and wait for the headers of its answer. Raises NoHealthyBackend, BackendLost or
@@ -50,43 +50,41 @@ class HttpClient:
             headers["content-type"] = "application/json"
         if request_id:
             headers["x-request-id"] = request_id
-        url = self._urls.get(path)
-        if url is None:
-            url = self._urls[path] = httpx.URL(self._url + path)
-        request = _ReadyRequest(method, url, headers, body, self._extensions)
         with map_errors():
-            return Exchange(await self._transport.handle_async_request(request))
+            url = self._urls.get(path)
+            if url is None:
+                url = self._urls[path] = URL(self._url + path)
+            return Exchange(await self._transport.open(method, url, headers, body, self._timeout))
 
     async def close(self) -> None:
         """Close every connection."""
         await self._transport.aclose()
 
 
-class _ReadyRequest(httpx.Request):
-    """A request of which every part is ready. httpx's own encodes each header, and aiohttp decodes it again: that costs
-    60 µs a request. The transport reads the attributes below, and no others.
+class _Transport(AiohttpTransport):
+    """httpx's transport over aiohttp, with a second entrance for requests of which every part is ready.
+
+    The first one builds an httpx.Request, an httpx.Response and the headers of both for everything it sends, and reads
+    most of it once: a tenth of what a short request costs in all.
     """
 
-    def __init__(
-        self, method: str, url: httpx.URL, headers: CIMultiDict[str], body: bytes, extensions: dict[str, Any]
-    ) -> None:
-        self.method = method
-        self.url = url
-        self.headers = cast("httpx.Headers", headers)
-        self.extensions = extensions
-        self._content = body
+    async def open(
+        self, method: str, url: URL, headers: CIMultiDict[str], body: bytes, timers: aiohttp.ClientTimeout
+    ) -> aiohttp.ClientResponse:
+        """Send a request and wait for the headers of its answer; raises what aiohttp raises."""
+        if not isinstance(self.client, aiohttp.ClientSession):
+            self.client = self.get_client()
+        return await self.client.request(
+            method, url, headers=headers, data=body or None, allow_redirects=False, timeout=timers
+        )
 
 
 class Exchange:
     """One response: its head, and its body as it comes. Close it, however it ends."""
 
-    def __init__(self, response: httpx.Response) -> None:
-        stream = response.stream
-        # The transport's own iterator reads 16 KiB at most at a time, through a generator and a context manager a
-        # read; and bytes that had arrived when a connection broke are lost in it.
-        assert isinstance(stream, AiohttpResponseStream)  # noqa: S101 - what the transport gives
-        self._aiohttp = stream._aiohttp_response
-        self._content = self._aiohttp.content
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._aiohttp = response
+        self._content = response.content
         self._failure: Exception | None = None
 
     @property

@@ -100,11 +100,11 @@ class Relay:
 
     async def end_early(self, route: Route) -> None:
         """End the answer well where it is: the caller's `time_limit` is up. The backend's connection is closed."""
-        served = self._began is not None and self._stream is not None
-        self._held += self._stream.time_limit() if served and self._stream is not None else self._empty_ends()
+        stream = self._stream if self._began is not None else None  # between two attempts there is none
+        self._held += self._empty_ends() if stream is None else stream.time_limit()
         try:
             with self.watchdog:
-                await self._complete(route, AttemptOutcome.SERVED if served else AttemptOutcome.CANCELLED)
+                await self._complete(route, AttemptOutcome.CANCELLED if stream is None else AttemptOutcome.SERVED)
         except GatewayError as error:
             if self._completed:
                 return

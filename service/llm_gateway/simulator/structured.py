@@ -122,8 +122,12 @@ def text_of(regex: str) -> str:
         raise ApiError.bad_request(_regex_error(regex, error)) from None
 
 
+# What Python's parser of regular expressions says, in the words of vLLM's.
+REGEX_REASONS = {"unterminated character set": "unclosed character class"}
+
+
 def _regex_error(regex: str, error: re.error) -> str:
-    reason = "unclosed character class" if "unterminated character set" in error.msg else error.msg
+    reason = REGEX_REASONS.get(error.msg, error.msg)
     column = " " * (error.pos or 0)
     return (
         f'Grammar error: at 1(8): invalid regex "{regex}" (in regex): regex parse error:\n'

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm_gateway.settings import Settings, SettingsError, effective, load_settings, variables
+from llm_gateway.settings import (
+    Settings,
+    SettingsError,
+    effective,
+    given_variables,
+    load_settings,
+    notes,
+    secrets_directory,
+    variables,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,6 +96,16 @@ def test_a_key_of_the_environment_loses_the_line_end_that_a_header_cannot_have(m
     assert key.get_secret_value() == KEY
 
 
+def test_an_empty_name_of_a_secrets_directory_is_as_good_as_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "VLLM_API_KEY").write_text(KEY)
+    monkeypatch.setenv("SECRETS_DIR", "")
+
+    assert load_settings().vllm_api_key is None
+    assert secrets_directory() is None
+
+
 def test_a_secrets_directory_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRETS_DIR", "/no/such/directory")
 
@@ -110,8 +129,8 @@ WRONG = [
     ("VLLM_URL", "ftp://vllm", "VLLM_URL: must be an http:// or https:// address"),
     ("VLLM_URL", "http://", "VLLM_URL: must be an http:// or https:// address"),
     ("VLLM_URL", "http://my host", "VLLM_URL: must be an http:// or https:// address"),
-    ("VLLM_URL", "http://vllm:99999", "VLLM_URL: Port out of range"),
-    ("VLLM_URL", "http://vllm:http", "VLLM_URL: Port could not be cast"),
+    ("VLLM_URL", "http://vllm:99999", "VLLM_URL: must have a port from 1 to 65535, or none"),
+    ("VLLM_URL", "http://vllm:http", "VLLM_URL: must have a port from 1 to 65535, or none"),
     ("VLLM_URL", "http://vllm:0", "VLLM_URL: must not have port 0"),
     ("VLLM_URL", "http://[::1", "VLLM_URL: Invalid IPv6 URL"),
     ("VLLM_URL", "http://a..b:8000", "VLLM_URL: must have a host that is a name or an IP address"),
@@ -119,15 +138,21 @@ WRONG = [
     ("VLLM_URL", "http://1.2.3.999", "VLLM_URL: must have a host that is a name or an IP address"),
     ("VLLM_URL", "http://u:p@vllm", "VLLM_URL: must not have credentials in it; use VLLM_API_KEY"),
     ("VLLM_URL", "http://vllm?a=b", "VLLM_URL: must not have a query or a fragment"),
+    ("OPENAI_API_KEY", "two words", "OPENAI_API_KEY: must be printable ASCII without blanks"),
     ("VLLM_API_KEY", "two words", "VLLM_API_KEY: must be printable ASCII without blanks"),
     ("VLLM_API_KEY", "schlüssel", "VLLM_API_KEY: must be printable ASCII without blanks"),
     ("RETRY__MAX_ATTEMPTS", "0", "RETRY__MAX_ATTEMPTS: Input should be greater than or equal to 1"),
+    ("ADMISSION__MEMORY_PERCENT", "101", "ADMISSION__MEMORY_PERCENT: Input should be less than or equal to 100"),
+    ("RETRY__BUDGET_PERCENT", "-1", "RETRY__BUDGET_PERCENT: Input should be greater than or equal to 0"),
+    ("EJECTION__BASE_MS", "10001", "EJECTION: BASE_MS must not be more than LONGEST_MS"),
+    ("ADMIN__PORT", "65536", "ADMIN__PORT: Input should be less than or equal to 65535"),
     ("SERVER__MAX_MESSAGE_BYTES", "1073741824", "SERVER__MAX_MESSAGE_BYTES: Input should be less than or equal to"),
     ("SERVER__MAX_CONCURRENT_STREAMS", "2147483648", "SERVER__MAX_CONCURRENT_STREAMS: Input should be less than or"),
     ("SERVER__REFLECTION", "perhaps", "SERVER__REFLECTION: Input should be a valid boolean"),
     ("SERVER__HOTS", "x", "SERVER__HOTS: there is no such setting"),
     ("SERVR__HOST", "x", "SERVR__HOST: there is no such group of settings; SERVER is one"),
     ("LIMITS__MAX_IN_FLIGHT", "9", "LIMITS__MAX_IN_FLIGHT: there is no such group of settings; ADMISSION is one"),
+    ("METRICS_PORT", "9090", "METRICS_PORT: there is no such setting; METRICS__PORT is one"),
     ("SERVER_HOST", "x", "SERVER_HOST: there is no such setting; SERVER__HOST is one"),
     ("RETRY", "5", "RETRY: is a group of settings; RETRY__BACKOFF_MS is one of its fields"),
     ("SERVER", "production", "SERVER: is a group of settings; "),
@@ -160,7 +185,10 @@ def test_everything_that_is_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatc
     assert [line.partition(":")[0] for line in refused()] == ["SERVR__HOST", "PORT", "TIMEOUT_MS"]
 
 
-@pytest.mark.parametrize("name", ["PYTEST__ADDOPTS", "MY_APP__HOME", "__CF_USER", "VLLM_PORT", "SERVER_SERVICE_HOST"])
+@pytest.mark.parametrize(
+    "name",
+    ["PYTEST__ADDOPTS", "MY_APP__HOME", "__CF_USER", "VLLM_PORT", "SERVER_SERVICE_HOST", "METRICS_PORT", "ADMIN_PORT"],
+)
 def test_what_others_set_is_none_of_our_business(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "tcp://10.0.0.1:80")
 
@@ -197,6 +225,35 @@ def test_a_key_is_masked_wherever_settings_are_shown(monkeypatch: pytest.MonkeyP
 
     assert dict(effective(settings))["VLLM_API_KEY"] == "**********"
     assert KEY not in f"{settings!r} {settings.model_dump()} {settings.model_dump_json()} {list(effective(settings))}"
+
+
+@pytest.mark.parametrize("url", [f"http://vllm:{KEY}", f"http://me:{KEY}@vllm:x", f"http://me:{KEY}@vllm"])
+def test_a_key_in_an_address_is_not_in_the_refusal(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_URL", url)
+
+    assert KEY not in "".join(refused())
+
+
+def test_variables_of_any_name_are_given_by_the_environment_and_else_by_the_dotenv_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("ONE=dotenv\nTWO=dotenv\nTHREE=dotenv\nFOUR=\n")
+    for name, value in {"ONE": "environment", "TWO": ""}.items():
+        monkeypatch.setenv(name, value)
+
+    given = given_variables()
+
+    names = ("ONE", "TWO", "THREE", "FOUR")
+    assert [given.get(name) for name in names] == ["environment", "dotenv", "dotenv", None]
+
+
+def test_what_is_set_and_has_no_effect_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONFIG_FILE", "models.yaml")
+    assert list(notes(load_settings())) == []
+
+    monkeypatch.setenv("VLLM_URL", "http://vllm")
+
+    assert list(notes(load_settings())) == ["VLLM_URL: is not used, for CONFIG_FILE names the backends"]
 
 
 def test_a_wrong_key_is_not_in_the_refusal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,24 +8,35 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-import httpx
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableError
 
+from llm_gateway.backends.access import backend_url, header_key
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 DELIMITER = "__"
+DOTENV = ".env"
 SECRETS_DIR = "SECRETS_DIR"
 DEFAULT_SECRETS_DIR = "/run/secrets/llm-gateway"
 SIMILAR = 0.75
 MAX_INT32 = 2**31 - 1
-NO_BLANKS = re.compile(r"[!-~]*\Z")
+SERVICE_LINK = re.compile(r"(?:tcp|udp|sctp)://")
+"""How the value begins that Kubernetes gives to METRICS_PORT where there is a Service with the name `metrics`."""
 
 
 class SettingsError(Exception):
@@ -36,38 +47,12 @@ class SettingsError(Exception):
         super().__init__("\n".join(self.lines))
 
 
-def _backend_url(url: str) -> str:
-    url = url.strip()
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not NO_BLANKS.match(url):
-        raise ValueError("must be an http:// or https:// address")
-    if parts.port == 0:  # reading it refuses what is no port at all
-        raise ValueError("must not have port 0")
-    if not _has_host(url, parts.hostname):
-        raise ValueError("must have a host that is a name or an IP address")
-    if parts.username or parts.password:
-        raise ValueError("must not have credentials in it; use VLLM_API_KEY")
-    if parts.query or parts.fragment:
-        raise ValueError("must not have a query or a fragment")
-    return url.rstrip("/").removesuffix("/v1")
-
-
-def _has_host(url: str, host: str) -> bool:
-    """Whether those who connect would look for its host at all: the HTTP client, and then the resolver."""
-    try:
-        httpx.URL(url)
-        host.encode("idna")
-    except (httpx.InvalidURL, UnicodeError):
-        return False
-    return True
+def _vllm_url(url: str) -> str:
+    return backend_url(url, key_setting="VLLM_API_KEY")
 
 
 def _api_key(key: SecretStr) -> SecretStr:
-    """A key without the line end that files and shells leave on it."""
-    stripped = key.get_secret_value().strip()
-    if not NO_BLANKS.match(stripped):
-        raise ValueError("must be printable ASCII without blanks: it goes into an HTTP header")
-    return SecretStr(stripped)
+    return SecretStr(header_key(key.get_secret_value()))
 
 
 def _names(value: object) -> object:
@@ -82,7 +67,8 @@ def _names(value: object) -> object:
 Milliseconds = Annotated[int, Field(gt=0, le=86_400_000)]
 Delay = Annotated[int, Field(ge=0, le=86_400_000)]
 Bytes = Annotated[int, Field(gt=0, le=MAX_INT32 // 2)]  # gRPC's own limit is twice ours, and an int32
-BackendUrl = Annotated[str, AfterValidator(_backend_url)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+BackendUrl = Annotated[str, AfterValidator(_vllm_url)]
 ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
 
 
@@ -108,12 +94,24 @@ class ServerSettings(Group):
     )
     drain_delay_ms: Delay = Field(2_000, description="After SIGTERM, admit new calls for this long.")
     drain_grace_ms: Delay = Field(600_000, description="Then wait this long for running calls.")
+    max_stall_ms: Milliseconds = Field(
+        60_000, description="A caller that takes nothing for so long, while there is something, is SLOW_CALLER."
+    )
 
 
 class AdmissionSettings(Group):
-    """How many calls run at once."""
+    """How many calls run and wait at once."""
 
-    max_in_flight: int = Field(1024, gt=0, description="Calls that run at once; one more is QUEUE_FULL.")
+    max_in_flight: int = Field(1024, gt=0, description="Calls that run at once; others wait.")
+    max_queued: int = Field(256, ge=0, description="Calls that wait; one more is QUEUE_FULL.")
+    max_queued_bytes: Bytes = Field(64 * 1024 * 1024, description="Bytes of their requests; more is QUEUE_FULL.")
+    max_wait_ms: Milliseconds = Field(10_000, description="Who has waited so long is QUEUE_TIMEOUT.")
+    memory_percent: int = Field(
+        90, ge=0, le=100, description="Admit nobody while more of the container's memory is in use. 0: never look."
+    )
+    max_loop_lag_ms: Milliseconds = Field(
+        1_000, description="Admit nobody while the process is so far behind with its own work."
+    )
 
 
 class TimeoutSettings(Group):
@@ -131,6 +129,25 @@ class RetrySettings(Group):
     max_attempts: int = Field(3, ge=1, le=10, description="Attempts in all.")
     backoff_ms: Delay = Field(50, description="The first pause is up to this long; each next one up to twice as long.")
     max_backoff_ms: Delay = Field(1_000, description="No pause is longer.")
+    budget_percent: int = Field(20, ge=0, le=100, description="Further attempts for each 100 requests.")
+    budget_floor: int = Field(
+        50, ge=0, description="Further attempts in 10 s that are allowed however few the requests."
+    )
+
+
+class EjectionSettings(Group):
+    """When a backend that fails is left alone, and for how long."""
+
+    local_failures: int = Field(3, ge=1, description="Eject a backend that could not be reached so often in a row.")
+    answer_failures: int = Field(5, ge=1, description="Eject a backend that was reached and failed so often in a row.")
+    base_ms: Milliseconds = Field(2_000, description="The first time, for this long; each next time twice as long.")
+    longest_ms: Milliseconds = Field(10_000, description="Never for longer.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.base_ms > self.longest_ms:
+            raise ValueError("BASE_MS must not be more than LONGEST_MS")
+        return self
 
 
 class BackendSettings(Group):
@@ -147,9 +164,32 @@ class BackendSettings(Group):
 
 
 class HealthSettings(Group):
-    """How the backend is watched."""
+    """How the backends are watched."""
 
-    probe_interval_ms: Milliseconds = Field(2_000, description="Ask the backend this often whether it answers.")
+    probe_interval_ms: Milliseconds = Field(2_000, description="Ask each backend this often whether it answers.")
+    probe_timeout_ms: Milliseconds = Field(2_000, description="Who has not answered by then does not answer.")
+    load_interval_ms: Delay = Field(
+        1_000, description="Read this often from a vLLM's /metrics how busy it is. 0: never."
+    )
+    resolve_interval_ms: Milliseconds = Field(
+        5_000, description="Look up this often which addresses are behind the name of a dns+ backend."
+    )
+
+
+class AdminSettings(Group):
+    """AdminService, which shows the gateway to its operator and ends calls."""
+
+    enabled: bool = Field(False, description="Whether AdminService is served.")
+    host: str = Field("127.0.0.1", description="Address that it listens on; whoever reaches it may end calls.")
+    port: Port = Field(50053, description="Port that it listens on; 0 takes a free one.")
+
+
+class MetricsSettings(Group):
+    """Metrics for Prometheus."""
+
+    enabled: bool = Field(False, description="Whether /metrics is served.")
+    host: str = Field("0.0.0.0", description="Address that it listens on.")  # noqa: S104 - a pod's is not known in advance
+    port: Port = Field(9090, description="Port that it listens on; 0 takes a free one.")
 
 
 class Settings(BaseSettings):
@@ -157,41 +197,45 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_nested_delimiter=DELIMITER,
-        env_file=".env",
+        env_file=DOTENV,
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
         hide_input_in_errors=True,  # a wrong key is still a key
     )
 
-    port: int = Field(50052, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    port: Port = Field(50052, description="Port to listen on; 0 takes a free one.")
     log_level: Annotated[str, Field(pattern="(?i)^(debug|info|warning|error|critical)$")] = Field(
         "info", description="debug, info, warning, error or critical."
     )
     log_format: Annotated[str, Field(pattern="^(auto|json|text)$")] = Field(
         "auto", description="json, text, or auto: text on a terminal."
     )
-    vllm_url: BackendUrl = Field("http://localhost:8000", description="The vLLM server.")
+    vllm_url: BackendUrl = Field("http://localhost:8000", description="The vLLM server, where there is no CONFIG_FILE.")
     vllm_api_key: ApiKey | None = Field(None, description="The key that vLLM wants (its --api-key).")
+    openai_api_key: ApiKey | None = Field(None, description="A key for backends whose api_key_env names it.")
+    config_file: Path | None = Field(None, description="A file with models and their backends, instead of VLLM_URL.")
+    config_poll_interval_ms: Milliseconds = Field(1_000, description="Look this often whether that file has changed.")
     timeout_ms: Milliseconds = Field(600_000, description="The longest that a call may take.")
     default_model: str | None = Field(None, description="The model of requests that name none.")
     server: ServerSettings = ServerSettings()
     admission: AdmissionSettings = AdmissionSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
     retry: RetrySettings = RetrySettings()
+    ejection: EjectionSettings = EjectionSettings()
     backend: BackendSettings = BackendSettings()
     health: HealthSettings = HealthSettings()
+    admin: AdminSettings = AdminSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
 
 def load_settings() -> Settings:
     """Read the settings. Raises SettingsError."""
     unread = list(_unread_variables())
-    secrets_dir = os.environ.get(SECRETS_DIR)
-    if secrets_dir is not None and not Path(secrets_dir).is_dir():
+    secrets_dir = secrets_directory()
+    if secrets_dir is not None and not secrets_dir.is_dir():
         unread.append(f"{SECRETS_DIR}: there is no such directory")
         secrets_dir = None
-    elif secrets_dir is None and Path(DEFAULT_SECRETS_DIR).is_dir():
-        secrets_dir = DEFAULT_SECRETS_DIR
     try:
         settings = Settings(_secrets_dir=secrets_dir)
     except UnreadableError as error:
@@ -201,6 +245,21 @@ def load_settings() -> Settings:
     if unread:
         raise SettingsError(unread)
     return settings
+
+
+def given_variables() -> dict[str, str]:
+    """Every variable that is not empty, of whatever name: of the environment, and else of `.env`."""
+    given = {**dotenv_values(DOTENV), **_not_empty(os.environ)}
+    return _not_empty(given)
+
+
+def secrets_directory() -> Path | None:
+    """The directory that a Secret is mounted at, where one is named or mounted at the usual place."""
+    named = os.environ.get(SECRETS_DIR)
+    if named:
+        return Path(named)
+    usual = Path(DEFAULT_SECRETS_DIR)
+    return usual if usual.is_dir() else None
 
 
 def variables() -> Iterable[tuple[str, str, str]]:
@@ -222,6 +281,16 @@ def effective(settings: Settings) -> Iterable[tuple[str, str]]:
                 yield f"{name}{DELIMITER}{inner}".upper(), _shown(getattr(value, inner))
         else:
             yield name.upper(), _shown(value)
+
+
+def notes(settings: Settings) -> Iterable[str]:
+    """What is set and has no effect."""
+    if settings.config_file is not None and "vllm_url" in settings.model_fields_set:
+        yield "VLLM_URL: is not used, for CONFIG_FILE names the backends"
+
+
+def _not_empty(given: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in given.items() if value}
 
 
 def _shown(value: Any) -> str:  # noqa: ANN401 - whatever a setting holds
@@ -248,12 +317,12 @@ def _unread_variables() -> Iterable[str]:
     }
     names = [(group, field) for group, own in groups.items() for field in own]
     one_underscore = {f"{group}_{field}": f"{group}{DELIMITER}{field}" for group, field in names}
-    given = dotenv_values(".env") | os.environ
+    given = dotenv_values(DOTENV) | os.environ
     for variable in sorted(given):
         group, delimiter, field = variable.upper().partition(DELIMITER)
         if variable.upper() in groups and given[variable]:
             yield f"{variable}: is a group of settings; {group}{DELIMITER}{min(groups[group])} is one of its fields"
-        elif variable.upper() in one_underscore:
+        elif variable.upper() in one_underscore and not SERVICE_LINK.match(given[variable] or ""):
             yield f"{variable}: there is no such setting; {one_underscore[variable.upper()]} is one"
         elif delimiter and group and group not in groups:
             close = difflib.get_close_matches(group, groups, n=1, cutoff=SIMILAR)

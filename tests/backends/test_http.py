@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import ssl
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -18,9 +21,11 @@ from llm_gateway.errors import BackendLost, BackendProtocolError, GatewayError, 
 from tests.kit.calls import until
 from tests.kit.scripted import STREAM_HEAD, Close, Hold, Pause, Reset, ScriptedBackend, json_response
 from tests.kit.sockets import closed_port
+from tests.kit.tls import Authority
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
+    from pathlib import Path
     from types import ModuleType
 
     from llm_gateway.backends.http import Exchange
@@ -120,6 +125,16 @@ async def test_a_host_that_no_resolver_takes_is_no_healthy_backend(clients: list
     """The settings refuse it; a resolver's UnicodeError is none of those that the libraries document."""
     with pytest.raises(NoHealthyBackend):
         await ask(connect(clients, f"http://{host}:8000"))
+
+
+async def test_a_client_reads_no_certificates_of_its_own(
+    clients: list[HttpClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That takes as long as a dozen calls, and a name may have fifty replicas behind it. aiohttp has read them once."""
+    monkeypatch.setenv("SSL_CERT_FILE", "/there/is/no/such/file")
+
+    with closed_port() as port, pytest.raises(NoHealthyBackend):
+        await ask(connect(clients, f"http://127.0.0.1:{port}"))
 
 
 async def test_a_refused_connection_is_no_healthy_backend(clients: list[HttpClient]) -> None:
@@ -264,7 +279,10 @@ WAITS = {
     "retry-after: 0": 0.0,
     "retry-after: 0.5": 0.5,
     "retry-after-ms: 250": 0.25,
-    "retry-after: Wed, 21 Oct 2026 07:28:00 GMT": None,
+    "retry-after: Wed, 21 Oct 2015 07:28:00 GMT": 0.0,
+    "retry-after: Wed, 21 Oct 2015 07:28:00 -0000": 0.0,
+    "retry-after: Fri, 31 Dec 9999 23:59:59 GMT": None,
+    "retry-after: Wed, 99 Oct 2015 07:28:00 GMT": None,
     "retry-after: soon": None,
     "retry-after: -1": None,
     "retry-after: nan": None,
@@ -283,10 +301,62 @@ async def test_the_wait_that_a_backend_asks_for(header: str, seconds: float | No
         assert exchange.retry_after == seconds
 
 
+async def test_a_date_is_as_far_away_as_it_is(clients: list[HttpClient]) -> None:
+    header = f"retry-after: {format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)}"
+    async with (
+        ScriptedBackend([json_response("503 Busy", {}, [header])]) as backend,
+        await ask(connect(clients, backend.url)) as exchange,
+    ):
+        wait = exchange.retry_after
+
+    assert wait is not None
+    assert 0 < wait <= 60
+
+
 async def test_milliseconds_are_believed_before_seconds(clients: list[HttpClient]) -> None:
     response = json_response("503 Busy", {}, ["retry-after: 1", "retry-after-ms: 600"])
     async with ScriptedBackend([response]) as backend, await ask(connect(clients, backend.url)) as exchange:
         assert exchange.retry_after == 0.6
+
+
+async def test_a_replica_is_asked_for_the_name_that_it_was_found_by(clients: list[HttpClient]) -> None:
+    async with ScriptedBackend([json_response("200 OK", {})]) as backend:
+        client = HttpClient(backend.url, headers={}, connect_timeout=5.0, host="replicas.test")
+        clients.append(client)
+        (await ask(client)).close()
+
+        port = backend.url.rpartition(":")[2]
+
+    assert backend.requests[0][1]["host"] == f"replicas.test:{port}"
+
+
+@pytest.mark.parametrize(("url", "header"), [("https://10.0.0.7", "a.test"), ("http://10.0.0.7:80", "a.test"),
+                                             ("http://[::1]:8443", "a.test:8443")])  # fmt: skip
+def test_a_port_that_goes_without_saying_is_not_in_the_host_header(url: str, header: str) -> None:
+    assert HttpClient(url, headers={}, connect_timeout=1.0, host="a.test")._headers["host"] == header
+
+
+@pytest.mark.parametrize(("host", "trusted"), [("replicas.test", True), ("other.test", False), (None, False)])
+async def test_over_tls_a_replica_must_be_who_it_was_found_as(
+    host: str | None, trusted: bool, tmp_path: Path, clients: list[HttpClient]
+) -> None:
+    authority = Authority(tmp_path / "authority")
+    names: list[str] = []
+    context = authority.context(name="DNS:replicas.test")
+    context.sni_callback = lambda _, name, __: names.append(name)
+    client_context = ssl.create_default_context(cafile=authority.certificate)
+    async with ScriptedBackend([json_response("200 OK", {})], tls=context) as backend:
+        client = HttpClient(backend.url.replace("http:", "https:"), headers={}, connect_timeout=5.0, host=host)
+        clients.append(client)
+        client._transport.client = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=client_context))
+        if trusted:
+            (await ask(client)).close()
+        else:
+            with pytest.raises(NoHealthyBackend):
+                await ask(client)
+
+    assert names == [host]
+    assert len(backend.requests) == trusted
 
 
 CHUNKED_HEAD = STREAM_HEAD[:-2] + b"transfer-encoding: chunked\r\n\r\n"

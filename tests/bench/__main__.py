@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make bench`: what the gateway costs; with PEERS=1, against vllm-router.
+"""`make bench`: what the gateway costs; with PEERS=1, against vllm-router; with BEFORE=revision, against its past.
 
 BENCH=quick only shows that it works. ROUNDS=n takes more or fewer rounds.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
@@ -18,22 +19,36 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from tests.bench import plan, report
+from tests.bench import comparison, plan, report, revision
+from tests.bench.before_after import AFTER, BEFORE, compare
 from tests.bench.profiling import WORKLOADS, profile
 from tests.bench.run import measure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
+
+    from rich.console import RenderableType
 
 WIDTH = 170
+WRONG_SETTINGS = 2
+SHORT = 10
 INTERRUPTED = 130
 
 
 def main() -> int:
     """Measure and print. Gives the exit code: 1 if a stream of the thousand failed, else 0."""
     arguments = _arguments()
+    logging.getLogger("llm_gateway").addHandler(
+        logging.NullHandler()
+    )  # what runs in this process is ejected on purpose
+    before = os.environ.get("BEFORE")
     try:
-        return _run(profile(arguments.profile) if arguments.profile else _bench(arguments.json))
+        if arguments.profile:
+            return _run(profile(arguments.profile))
+        return _run(_compare(before, arguments.json) if before else _bench(arguments.json))
+    except revision.RevisionError as error:
+        print(f"BEFORE={before}: {error}", file=sys.stderr)  # noqa: T201 - its output
+        return WRONG_SETTINGS
     except (KeyboardInterrupt, asyncio.CancelledError):
         return INTERRUPTED
 
@@ -48,19 +63,43 @@ def _arguments() -> argparse.Namespace:
 
 
 async def _bench(file: Path | None) -> int:
-    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
-    chosen = plan.QUICK if os.environ.get("BENCH") == "quick" else plan.DEFAULT
-    if rounds := os.environ.get("ROUNDS"):
-        chosen = replace(chosen, rounds=max(1, int(rounds)))
-    say = Console(stderr=True, highlight=False).print
-    results = await measure(chosen, peers=os.environ.get("PEERS", "0") not in ("", "0"), say=say)
-    for table in report.tables(results):
-        console.print(table)
-    for remark in report.remarks(results):
-        console.print(remark)
-    if file is not None:
-        file.write_text(json.dumps(report.as_json(results), indent=1) + "\n")  # noqa: ASYNC240 - all is measured
+    results = await measure(_plan(plan.DEFAULT), peers=os.environ.get("PEERS", "0") not in ("", "0"), say=_say)
+    _show([*report.tables(results), *report.remarks(results)])
+    _write(file, report.as_json(results))
     return int(any(wave.errors for wave in results.waves))
+
+
+async def _compare(name: str, file: Path | None) -> int:
+    commit = revision.resolved(name)
+    before = revision.exported(commit)
+    with revision.present() as after:
+        samples = await compare(_plan(plan.COMPARED), {BEFORE: before, AFTER: after}, say=_say)
+    _show([comparison.table(samples, before=commit[:SHORT]), *comparison.remarks(samples)])
+    _write(file, comparison.as_json(samples, before=commit))
+    return int(any(wave.errors for wave in samples.waves))
+
+
+def _plan(usual: plan.Plan) -> plan.Plan:
+    """As the environment wishes."""
+    chosen = plan.QUICK if os.environ.get("BENCH") == "quick" else usual
+    rounds = os.environ.get("ROUNDS")
+    return replace(chosen, rounds=max(1, int(rounds))) if rounds else chosen
+
+
+def _say(line: str) -> None:
+    """What it is at."""
+    Console(stderr=True, highlight=False).print(line)
+
+
+def _show(found: Iterable[RenderableType]) -> None:
+    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+    for table_or_line in found:
+        console.print(table_or_line)
+
+
+def _write(file: Path | None, figures: dict[str, Any]) -> None:
+    if file is not None:
+        file.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 def _run(work: Coroutine[Any, Any, int | None]) -> int:

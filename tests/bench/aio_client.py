@@ -43,6 +43,7 @@ class AioClient:
                 if event.WhichOneof("event") == "completed":
                     stream.tokens = event.completed.usage.completion_tokens
                     stream.merged = event.completed.merged_deltas
+                    stream.attempts = len(event.completed.attempts)
         except grpc.aio.AioRpcError as error:
             stream.end(str(error))
         else:

@@ -11,11 +11,12 @@ from typing import cast
 
 from llm_gateway.v1 import llm_service_pb2 as pb
 from llm_gateway.v1 import message_pb2
-from tests.bench.streams import MODEL, Ask, Stream
+from tests.bench.streams import Ask, Stream
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RESET, SETTINGS, PING, GO_AWAY, WINDOW_UPDATE = 0x0, 0x1, 0x3, 0x4, 0x6, 0x7, 0x8
 END_STREAM, ACK, END_HEADERS = 0x1, 0x1, 0x4
+CANCEL = (0x8).to_bytes(4, "big")
 HEAD = 9
 PREFIX = 5
 INITIAL_WINDOW = (0x4).to_bytes(2, "big")
@@ -67,6 +68,7 @@ class _Answer:
             return
         stream.tokens = last.completed.usage.completion_tokens
         stream.merged = last.completed.merged_deltas
+        stream.attempts = len(last.completed.attempts)
         stream.end()
 
 
@@ -107,6 +109,15 @@ class Connection(asyncio.Protocol):
         block = self._first_headers if number == 1 else self._headers
         body = b"\0" + len(message).to_bytes(4, "big") + message
         self._transport.write(frame(HEADERS, END_HEADERS, number, block) + frame(DATA, END_STREAM, number, body))
+
+    def cancel(self, stream: Stream) -> bool:
+        """Tell the server that nobody waits for this answer; False if it is not under way here."""
+        number = next((number for number, answer in self._answers.items() if answer.stream is stream), None)
+        if number is None or self._transport is None:
+            return False
+        self._transport.write(frame(RESET, 0, number, CANCEL))
+        self._answers.pop(number).stream.end()
+        return True
 
     def close(self) -> None:
         """Hang up."""
@@ -175,6 +186,11 @@ class GrpcClient:
         connection.send(request, stream)
         return stream
 
+    def cancel(self, stream: Stream) -> None:
+        """Leave an answer, as a caller does who cancels. It ends well for us, with no tokens."""
+        if not any(connection.cancel(stream) for connection in self._connections):
+            raise ValueError("the stream is not under way")
+
     async def close(self) -> None:
         """Close the connections."""
         for connection in self._connections:
@@ -185,7 +201,7 @@ class GrpcClient:
 def request_of(ask: Ask) -> pb.ChatCompletionRequest:
     """The request as a message."""
     request = pb.ChatCompletionRequest(
-        model=MODEL, messages=[message_pb2.Message(role=message_pb2.ROLE_USER, content=ask.prompt)]
+        model=ask.model, messages=[message_pb2.Message(role=message_pb2.ROLE_USER, content=ask.prompt)]
     )
     request.params.max_tokens = ask.tokens
     request.params.ignore_eos = True

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 
@@ -27,6 +27,14 @@ class Plan:
     slow_pace: float
     calm: float
     """How long the memory is watched at each point."""
+    choices: int
+    """Of a backend, in a repeat."""
+    failovers: int
+    """Calls that meet a refusal, and as many that do not."""
+    cancelled: int
+    """Streams that run together and are cancelled in a round,"""
+    cancel_spread: float
+    """within so many seconds."""
 
 
 DEFAULT: Final = Plan(
@@ -40,7 +48,13 @@ DEFAULT: Final = Plan(
     few_streams=100,
     slow_pace=0.5,
     calm=1.0,
+    choices=2000,
+    failovers=300,
+    cancelled=200,
+    cancel_spread=2.0,
 )
+COMPARED: Final = replace(DEFAULT, rounds=9, seconds=1.5, unpaced_tokens=2000, pairs=200, slow_pace=0.25, calm=0.5)
+"""Of two gateways: many rounds, and short ones."""
 QUICK: Final = Plan(
     rounds=1,
     few_rounds=1,
@@ -52,5 +66,9 @@ QUICK: Final = Plan(
     few_streams=20,
     slow_pace=0.05,
     calm=0.2,
+    choices=200,
+    failovers=20,
+    cancelled=20,
+    cancel_spread=0.2,
 )
 """Shows that everything works; its figures say little."""

@@ -11,16 +11,18 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
 ROOT = Path(__file__).parents[2]
 SCRATCH = ROOT / ".cache" / "bench"
+GATEWAY = [sys.executable, "-m", "llm_gateway", "serve"]
 LIBC = ctypes.CDLL(None)
 SET_DEATH_SIGNAL = 1
 PRECEDENCE = -10
@@ -43,6 +45,14 @@ def settle() -> None:
         os.setpriority(os.PRIO_PROCESS, 0, PRECEDENCE)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@contextlib.contextmanager
+def scratch_folder(scratch: Path = SCRATCH) -> Iterator[Path]:
+    """A folder of this run alone, gone at its end."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        yield Path(folder)
 
 
 def free_port() -> int:
@@ -99,6 +109,11 @@ class Process:
     ) -> None:
         """Stop it."""
         self.stop()
+
+    @property
+    def url(self) -> str:
+        """Where it is asked, if it speaks HTTP."""
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -163,27 +178,34 @@ class ForeignWatch:
         return busy, own, time.monotonic()
 
 
-def simulator() -> Process:
-    """The backend."""
+def simulator(endings: Path | None = None) -> Process:
+    """The backend; it writes to `endings` when it was done with which request."""
     port = free_port()
-    command = [sys.executable, "-m", "tests.bench.backend", str(port)]
+    command = [sys.executable, "-m", "tests.bench.backend", str(port), *([str(endings)] if endings else [])]
     return Process("simulator", command, port=port, cores=OTHER_CORES)
 
 
 def gateway(backend: Process, *, profile: Path | None = None) -> Process:
     """The gateway in front of it, as its users start it."""
+    command = GATEWAY if profile is None else [sys.executable, "-m", "tests.bench.profiled", str(profile)]
+    return _gateway("gateway", command, {"VLLM_URL": backend.url})
+
+
+def gateway_of(service: Path, backend: Process, *, name: str) -> Process:
+    """The gateway of another source tree, with the interpreter and the packages of this one."""
+    return _gateway(name, GATEWAY, {"VLLM_URL": backend.url, "PYTHONPATH": str(service)})
+
+
+def gateway_with(file: Path, settings: Mapping[str, str]) -> Process:
+    """The gateway with models and backends from a file."""
+    return _gateway("gateway", GATEWAY, {"CONFIG_FILE": str(file), **settings})
+
+
+def _gateway(name: str, command: Sequence[str], environment: Mapping[str, str]) -> Process:
     port = free_port()
-    environment = {
-        "PORT": str(port),
-        "VLLM_URL": f"http://127.0.0.1:{backend.port}",
-        "SERVER__HOST": "127.0.0.1",
-        "SERVER__DRAIN_DELAY_MS": "0",
-        "SERVER__DRAIN_GRACE_MS": "1000",
-    }
-    command = [sys.executable, "-m", "llm_gateway", "serve"]
-    if profile is not None:
-        command = [sys.executable, "-m", "tests.bench.profiled", str(profile)]
-    return Process("gateway", command, port=port, cores=MEASURED_CORE, environment=environment)
+    listening = {"PORT": str(port), "SERVER__HOST": "127.0.0.1"}
+    draining = {"SERVER__DRAIN_DELAY_MS": "0", "SERVER__DRAIN_GRACE_MS": "1000"}
+    return Process(name, command, port=port, cores=MEASURED_CORE, environment=listening | draining | dict(environment))
 
 
 def family(pid: int) -> list[int]:

@@ -18,6 +18,8 @@ from tests.bench.statistics import percentile, ratio_of_medians
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from tests.bench.choice import Choice
+    from tests.bench.failover import Failover
     from tests.bench.memory import Wave
     from tests.bench.run import Results
     from tests.bench.statistics import Ratio
@@ -27,6 +29,9 @@ ORDER = (PACED_1, PACED_32, PACED_128, UNPACED_32, ONE_TOKEN)
 REACH = {PACED_128: 4.5, UNPACED_32: 2.0, ONE_TOKEN: 5.0}
 """Times the router's cost, at most."""
 REACH_FIRST_TOKEN_MS = 2.0
+REACH_CHOICE_US = 20.0
+REACH_FAILOVER_MS = 50.0
+REACH_CANCEL_MS = 250.0
 NOISY = 0.10
 MB = 1024 * 1024
 
@@ -36,26 +41,34 @@ def tables(results: Results) -> Iterator[Table]:
     yield _costs(results)
     yield _first_tokens(results)
     yield _memory(results.waves)
+    yield _choices(results.choices)
+    if results.failover is not None:
+        yield _failover(results.failover)
+    yield _cancels(results.cancels)
 
 
 def remarks(results: Results) -> Iterator[str]:
     """What a reader should know of the conditions."""
+    return conditions(results.foreign, results.waves)
+
+
+def conditions(foreign: float, waves: Sequence[Wave]) -> Iterator[str]:
+    """Where it ran and what disturbed it: the share of the machine that others used, streams that were not together."""
     if len(CORES) > 1:
         yield f"Measured servers on core {MEASURED_CORE[0]}, simulator and load generator on {OTHER_CORES}."
     else:
         yield "One core for everything: the figures are of little use."
-    yield f"Other programs used {results.foreign:.0%} of the machine meanwhile."
-    if results.foreign > NOISY:
+    yield f"Other programs used {foreign:.0%} of the machine meanwhile."
+    if foreign > NOISY:
         yield "That is noisy: believe the ratios rather than the microseconds, and run it again."
-    if any(wave.together < wave.streams for wave in results.waves):
+    if any(wave.together < wave.streams for wave in waves):
         yield "Not all streams were open together: the machine was too slow, and the memory per stream says little."
 
 
 def as_json(results: Results) -> dict[str, Any]:
     """The same, and every sample."""
     return {
-        "machine": {"python": platform.python_version(), "grpcio": grpc.__version__, "kernel": platform.release()}
-        | {"cores": len(CORES), "foreign_cpu": results.foreign},
+        "machine": machine(results.foreign),
         "cpu_us": {
             workload: {
                 server: {
@@ -76,7 +89,16 @@ def as_json(results: Results) -> dict[str, Any]:
             for server, kinds in ((name, _kinds(both)) for name, both in results.first_tokens.items())
         },
         "memory": [asdict(wave) | {"per_stream": wave.per_stream} for wave in results.waves],
+        "choice": [asdict(choice) for choice in results.choices],
+        "failover_s": asdict(results.failover) if results.failover else None,
+        "cancel_s": results.cancels,
     }
+
+
+def machine(foreign: float) -> dict[str, Any]:
+    """What was measured on."""
+    versions = {"python": platform.python_version(), "grpcio": grpc.__version__, "kernel": platform.release()}
+    return versions | {"cores": len(CORES), "foreign_cpu": foreign}
 
 
 def ratios(results: Results) -> dict[str, Ratio]:
@@ -105,12 +127,12 @@ def _costs(results: Results) -> Table:
     for workload in ORDER:
         servers = results.costs[workload]
         ours = servers[OURS]
-        row = [workload, _spread(_micros(ours)), f"{median(cost.merged for cost in ours):.1%}"]
+        row = [workload, spread(_micros(ours)), f"{median(cost.merged for cost in ours):.1%}"]
         row.append(f"{median(cost.busy for cost in ours):.0%}")
         row.append(f"{median(cost.cpu_per_answer for cost in ours) * 1e6:.0f} of {ours[0].answer:5d}")
         if workload in found:
             ratio = found[workload]
-            row += [_spread(_micros(servers[PEER])), f"{ratio.value:.2f} [{ratio.low:.2f} – {ratio.high:.2f}]"]
+            row += [spread(_micros(servers[PEER])), f"{ratio.value:.2f} [{ratio.low:.2f} – {ratio.high:.2f}]"]
             row.append(_verdict(ratio.value, REACH.get(workload)))
         table.add_row(*row)
     return table
@@ -140,6 +162,38 @@ def _memory(waves: Sequence[Wave]) -> Table:
     return table
 
 
+def _choices(choices: Sequence[Choice]) -> Table:
+    table = Table(title="CPU of choosing a backend, in µs: median (range)", title_justify="left")
+    table.add_column("among", no_wrap=True)
+    for column in ("cost", "reach"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for choice in choices:
+        table.add_row(choice.name, spread(choice.micros), _verdict(median(choice.micros), REACH_CHOICE_US))
+    return table
+
+
+def _failover(found: Failover) -> Table:
+    table = Table(title="Time to the first token with a backend that refuses connections, in ms", title_justify="left")
+    table.add_column("")
+    for column in ("p50", "p99", "reach"):
+        table.add_column(column, justify="right", no_wrap=True)
+    kinds = (("refused", found.refused), ("alone", found.alone))
+    table.add_row("good backend alone", *(f"{_ms(found.alone, percent):.2f}" for percent in (50, 99)), "")
+    table.add_row("refusing backend first", *(f"{_ms(found.refused, percent):.2f}" for percent in (50, 99)), "")
+    added = [_added(kinds, percent) for percent in (50, 99)]
+    table.add_row("added", *(f"{ms:.2f}" for ms in added), _verdict(added[1], REACH_FAILOVER_MS))
+    return table
+
+
+def _cancels(seconds: Sequence[float]) -> Table:
+    table = Table(title="From a caller's cancel until the backend sees it, in ms", title_justify="left")
+    for column in ("cancels", "p50", "p99", "longest", "reach"):
+        table.add_column(column, justify="right", no_wrap=True)
+    times = [f"{_ms(seconds, percent):.1f}" for percent in (50, 99, 100)]
+    table.add_row(str(len(seconds)), *times, _verdict(_ms(seconds, 99), REACH_CANCEL_MS))
+    return table
+
+
 def _kinds(both: tuple[list[float], list[float]]) -> tuple[tuple[str, list[float]], ...]:
     return (("through", both[0]), ("direct", both[1]))
 
@@ -157,7 +211,8 @@ def _micros(costs: Sequence[Cost]) -> list[float]:
     return [cost.micros for cost in costs]
 
 
-def _spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float]) -> str:
+    """The median and how far the samples lie apart."""
     return f"{median(values):.1f} ({min(values):.1f} – {max(values):.1f})"
 
 

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 from tests.bench import processes
 from tests.bench.aio_client import AioClient
+from tests.bench.cancels import cancels
+from tests.bench.choice import Choice, choices
+from tests.bench.failover import Failover, failover
 from tests.bench.grpc_client import GrpcClient
 from tests.bench.memory import Wave, wave
 from tests.bench.peers import router
@@ -41,6 +44,10 @@ class Results:
     first_tokens: dict[str, tuple[list[float], list[float]]] = field(default_factory=dict)
     """Server, seconds through it and direct."""
     waves: list[Wave] = field(default_factory=list)
+    choices: list[Choice] = field(default_factory=list)
+    failover: Failover | None = None
+    cancels: list[float] = field(default_factory=list)
+    """Seconds from a caller's cancel to the backend's end."""
     foreign: float = 0.0
     """The share of the machine's CPU that programs used that are not ours, while costs were measured."""
 
@@ -70,7 +77,18 @@ async def measure(plan: Plan, *, peers: bool, say: Say) -> Results:
             results.waves.append(
                 await wave(targets[0], streams=plan.streams, few=plan.few_streams, pace=plan.slow_pace, calm=plan.calm)
             )
+    await _measure_reactions(plan, results, say)
     return results
+
+
+async def _measure_reactions(plan: Plan, results: Results, say: Say) -> None:
+    """What has processes of its own, or none."""
+    say("choice of a backend")
+    results.choices = await choices(count=plan.choices, repeats=plan.rounds)
+    say("failover")
+    results.failover = await failover(turns=plan.failovers)
+    say("cancels")
+    results.cancels = await cancels(streams=plan.cancelled, rounds=plan.few_rounds, spread=plan.cancel_spread)
 
 
 async def _targets(stack: AsyncExitStack, backend: Process, *, peers: bool) -> list[Target]:

@@ -8,7 +8,7 @@ import json
 import re
 from typing import cast
 
-from tests.bench.streams import MODEL, Ask, Stream
+from tests.bench.streams import Ask, Stream
 
 EVENT_END = b"\n\n"
 BODY_END = b"0\r\n\r\n"
@@ -96,7 +96,7 @@ class SseClient:
 
     def _request(self, ask: Ask) -> bytes:
         body = {
-            "model": MODEL,
+            "model": ask.model,
             "messages": [{"role": "user", "content": ask.prompt}],
             "max_completion_tokens": ask.tokens,
             "ignore_eos": True,

@@ -22,17 +22,21 @@ class Ask:
 
     tokens: int
     pace: float = 0.0
+    model: str = MODEL
+    label: str = ""
+    """By which a backend can tell this request from others."""
 
     @property
     def prompt(self) -> str:
-        """With the simulator's directive."""
-        return f"{PROMPT} [[sim pace_ms={self.pace * 1000:g}]]" if self.pace else PROMPT
+        """With the label in front, and with the simulator's directive."""
+        text = f"{self.label} {PROMPT}" if self.label else PROMPT
+        return f"{text} [[sim pace_ms={self.pace * 1000:g}]]" if self.pace else text
 
 
 class Stream:
     """One answer on its way. `pieces` counts deltas (of an SSE stream: events), and is cheap to read at any time."""
 
-    __slots__ = ("began", "done", "first", "first_piece", "merged", "pieces", "tokens")
+    __slots__ = ("attempts", "began", "done", "first", "first_piece", "merged", "pieces", "tokens")
 
     def __init__(self, first_piece: int) -> None:
         self.pieces = 0
@@ -44,7 +48,14 @@ class Stream:
         self.tokens = 0
         """How many the backend counted; known at the end."""
         self.merged = 0
+        self.attempts = 0
+        """How many the gateway made; 0 where nobody says."""
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def first_token(self) -> float:
+        """Seconds until the first token came."""
+        return self.first - self.began
 
     def counted(self, pieces: int) -> None:
         """So many more pieces came."""

@@ -14,19 +14,22 @@ from typing import Any
 import pytest
 
 from tests.bench import processes
+from tests.bench.before_after import AFTER, BEFORE, UNITS
+from tests.bench.choice import CASES
+from tests.bench.plan import QUICK
 from tests.bench.report import ORDER
 from tests.bench.run import AIO, OURS
 
 LONGEST_RUN = 50
 
 
-def command(*arguments: str) -> subprocess.Popen[str]:
+def command(*arguments: str, before: str = "") -> subprocess.Popen[str]:
     """The benchmark, started."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     return subprocess.Popen(
         [sys.executable, "-m", "tests.bench", *arguments],
         cwd=processes.ROOT,
-        env=kept | {"BENCH": "quick", "PEERS": "", "ROUNDS": ""},
+        env=kept | {"BENCH": "quick", "PEERS": "", "ROUNDS": "", "BEFORE": before},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -40,17 +43,21 @@ def stop(process: subprocess.Popen[str]) -> None:
     process.communicate(timeout=LONGEST_RUN)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
-    """What one quick run printed, and what it wrote."""
-    file = tmp_path_factory.mktemp("bench") / "figures.json"
-    process = command("--json", str(file))
+def figures(file: Path, *, before: str = "") -> tuple[str, dict[str, Any]]:
+    """What a quick run printed, and what it wrote."""
+    process = command("--json", str(file), before=before)
     try:
         printed, said = process.communicate(timeout=LONGEST_RUN)
     finally:
         stop(process)
     assert process.returncode == 0, said
     return printed, json.loads(file.read_text())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
+    """A run as it usually is."""
+    return figures(tmp_path_factory.mktemp("bench") / "figures.json")
 
 
 def test_every_figure_is_printed(run: tuple[str, dict[str, Any]]) -> None:
@@ -61,10 +68,10 @@ def test_every_figure_is_printed(run: tuple[str, dict[str, Any]]) -> None:
 
 
 def test_the_json_has_every_workload_with_a_cost(run: tuple[str, dict[str, Any]]) -> None:
-    _, figures = run
+    _, found = run
 
-    assert sorted(figures["cpu_us"]) == sorted(ORDER)
-    assert all(servers[OURS]["median"] > 0 for servers in figures["cpu_us"].values())
+    assert sorted(found["cpu_us"]) == sorted(ORDER)
+    assert all(servers[OURS]["median"] > 0 for servers in found["cpu_us"].values())
 
 
 def test_a_paced_token_costs_more_than_an_unpaced_one_which_shares_its_message(
@@ -76,9 +83,36 @@ def test_a_paced_token_costs_more_than_an_unpaced_one_which_shares_its_message(
 
 
 def test_all_streams_of_a_wave_are_open_together_and_end_well(run: tuple[str, dict[str, Any]]) -> None:
-    _, figures = run
+    _, found = run
 
-    assert [(wave["streams"], wave["together"], wave["errors"]) for wave in figures["memory"]] == [(60, 60, 0)] * 2
+    assert [(wave["streams"], wave["together"], wave["errors"]) for wave in found["memory"]] == [(60, 60, 0)] * 2
+
+
+def test_choices_failovers_and_cancels_are_in_the_json(run: tuple[str, dict[str, Any]]) -> None:
+    _, found = run
+
+    assert [choice["name"] for choice in found["choice"]] == [case.name for case in CASES]
+    assert [len(times) for times in found["failover_s"].values()] == [QUICK.failovers] * 2
+    assert len(found["cancel_s"]) == QUICK.cancelled * QUICK.few_rounds
+
+
+def test_two_gateways_are_compared_figure_by_figure(tmp_path: Path) -> None:
+    printed, written = figures(tmp_path / "figures.json", before="HEAD")
+    found = written["figures"]
+
+    assert [figure for figure in UNITS if figure not in printed] == []
+    samples = {figure: [len(sides[side]["samples"]) for side in (BEFORE, AFTER)] for figure, sides in found.items()}
+    assert samples == {figure: [1, 1] for figure in UNITS}
+
+
+def test_a_revision_that_is_not_there_is_said_and_nothing_is_started() -> None:
+    process = command(before="no-such-revision")
+    try:
+        printed, said = process.communicate(timeout=LONGEST_RUN)
+    finally:
+        stop(process)
+
+    assert (process.returncode, printed, said) == (2, "", "BEFORE=no-such-revision: there is no such revision\n")
 
 
 @pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "terminated"])

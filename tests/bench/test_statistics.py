@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -10,7 +11,7 @@ import time
 import pytest
 
 from tests.bench import processes
-from tests.bench.statistics import percentile, ratio_of_medians
+from tests.bench.statistics import percentile, ratio_of_medians, ratio_of_paired_medians
 from tests.bench.workloads import Cost
 
 
@@ -39,6 +40,20 @@ def test_a_scattered_sample_widens_the_interval() -> None:
     wild = ratio_of_medians([1.0, 10.0, 19.0] * 3, [2.0] * 9)
 
     assert wild.high - wild.low > calm.high - calm.low
+
+
+def test_rounds_that_were_slow_for_both_leave_no_doubt_in_pairs() -> None:
+    before = [10.0, 30.0, 11.0, 25.0, 12.0, 40.0, 9.0]
+    after = [1.5 * sample for sample in before]
+
+    paired, apart = ratio_of_paired_medians(after, before), ratio_of_medians(after, before)
+
+    assert (paired.low, paired.value, paired.high) == (1.5, 1.5, 1.5)
+    assert apart.low < 1.5 < apart.high
+
+
+def test_a_ratio_to_nothing_is_no_good_one() -> None:
+    assert ratio_of_paired_medians([1.0], [0.0]).high == math.inf
 
 
 def test_a_cost_is_told_in_microseconds_per_unit() -> None:

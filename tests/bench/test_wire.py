@@ -134,6 +134,27 @@ async def test_a_reset_stream_has_failed() -> None:
         await stream.done
 
 
+async def test_a_cancelled_stream_is_reset_and_its_connection_goes_on() -> None:
+    connection, wire, first = grpc_stream()
+    second = Stream(grpc_client.FIRST_PIECE)
+    connection.send(b"request", second)
+    wire.written = b""
+
+    assert connection.cancel(first)
+    connection.data_received(grpc_answer())  # what was under way to the first one
+    await first.done
+
+    assert wire.written.startswith(frame(RESET, 0, 1, (8).to_bytes(4, "big")))
+    assert (first.tokens, second.done.done()) == (0, False)
+
+
+async def test_only_a_stream_that_is_under_way_can_be_cancelled() -> None:
+    connection, _, stream = grpc_stream()
+    connection.data_received(grpc_answer())
+
+    assert not connection.cancel(stream)
+
+
 async def test_an_answer_without_completed_has_failed() -> None:
     connection, _, stream = grpc_stream()
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ START_STEPS = (60, 200, 600)
 """Until all streams run, the first of them may have come so far; on a busy machine, further."""
 LONGEST_WAIT = 30.0
 LONGEST_STREAM = 120.0
+TWO_TOKENS = Ask(2)
+SEED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,16 +124,24 @@ async def requests(target: Target, *, count: int, at_once: int = 8) -> Cost:
 
 
 async def first_tokens(through: Client, direct: Client, *, pairs: int) -> tuple[list[float], list[float]]:
-    """Seconds to the first token, alone on the machine: through a server and past it, taking turns."""
-    ask = Ask(2)
-    times: tuple[list[float], list[float]] = ([], [])
-    for pair in range(pairs):
-        both = [(through, times[0]), (direct, times[1])]
-        for client, seconds in both if pair % 2 else reversed(both):
+    """Seconds to the first token, through a server and past it."""
+    both = await in_turns([(through, TWO_TOKENS), (direct, TWO_TOKENS)], turns=pairs)
+    through_it, past_it = ([stream.first_token for stream in streams] for streams in both)
+    return through_it, past_it
+
+
+async def in_turns(callers: Sequence[tuple[Client, Ask]], *, turns: int) -> list[list[Stream]]:
+    """The streams of each caller, who take turns in random order: one stream at a time, alone on the machine."""
+    chance = random.Random(SEED)
+    streams: list[list[Stream]] = [[] for _ in callers]
+    order = list(zip(callers, streams, strict=True))
+    for _ in range(turns):
+        chance.shuffle(order)
+        for (client, ask), so_far in order:
             stream = await client.open(ask)
             await ended([stream], ask)
-            seconds.append(stream.first - stream.began)
-    return times
+            so_far.append(stream)
+    return streams
 
 
 async def warm_up(target: Target) -> None:

@@ -200,6 +200,7 @@ CHAT: list[Row] = [
     _tool("description", {"description": ""}, {"description": ""}),
     _tool("parameters", {"parameters": SCHEMA}, {"parameters": READ_SCHEMA}),
     _tool("strict", {"strict": False}, {"strict": False}),
+    _tool("strict", {"strict": True}, {"strict": True}),
     _tool_choice("mode", {"mode": "MODE_NONE"}, "none"),
     _tool_choice("mode", {"mode": "MODE_AUTO"}, "auto"),
     _tool_choice("mode", {"mode": "MODE_REQUIRED"}, "required"),

@@ -181,3 +181,9 @@ def test_one_line_feed_is_part_of_a_carriage_return_and_the_next_is_not() -> Non
 )
 def test_the_short_way_takes_what_is_simple_and_leaves_the_rest(chunk: bytes, events: list[bytes], rest: bytes) -> None:
     assert simple_events(chunk) == (events, rest)
+
+
+def test_the_error_field_of_older_llama_cpp_is_data_as_newer_ones_send_it() -> None:
+    stream = b'data: {"choices":[]}\n\nerror: {"code":500,"message":"a"}\n\n'
+
+    assert parse(stream) == [b'{"choices":[]}', b'{"error": {"code":500,"message":"a"}}']

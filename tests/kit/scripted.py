@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import ssl
+    from collections.abc import Mapping, Sequence
 
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\nconnection: close\r\n\r\n"
 
@@ -76,19 +77,27 @@ def json_response(status: str, payload: Any, headers: Sequence[str] = ()) -> byt
 
 MODELS = json_response("200 OK", {"object": "list", "data": [{"id": "tiny", "owned_by": "vllm", "max_model_len": 99}]})
 HEALTHY = json_response("200 OK", b"")
+ASIDE: Mapping[str, Sequence[Step]] = {
+    "/health": [HEALTHY],
+    "/v1/models": [MODELS],
+    "/metrics": [json_response("404 Not Found", b"")],
+}
 
 
 class ScriptedBackend:
     """Plays one script for each generation request, in order; the last one again and again.
 
-    `/health` and `/v1/models` are answered aside. `left` is set when a client leaves before its script is over.
+    What probes ask for is answered `aside`, by a script for each path. `left` is set when a client leaves before its
+    script is over.
     """
 
-    def __init__(self, *scripts: Sequence[Step]) -> None:
+    def __init__(self, *scripts: Sequence[Step], tls: ssl.SSLContext | None = None) -> None:
         self._scripts = list(scripts)
+        self._tls = tls
         self._server: asyncio.Server | None = None
         self._playing: set[asyncio.Task[None]] = set()
         self.requests: list[tuple[str, dict[str, str], Any]] = []
+        self.aside = dict(ASIDE)
         self.left = asyncio.Event()
         self.open = 0
         self.sent = 0
@@ -100,7 +109,7 @@ class ScriptedBackend:
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -132,10 +141,8 @@ class ScriptedBackend:
         headers = {name.lower(): value.strip() for name, _, value in (f.partition(":") for f in fields if f)}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         path = line.split(" ")[1]
-        if path in {"/health", "/v1/models"}:
-            writer.write(HEALTHY if path == "/health" else MODELS)
-            await writer.drain()
-            return True
+        if path in self.aside:
+            return await self._play(self.aside[path], reader, writer)
         self.requests.append((path, headers, json.loads(body) if body else None))
         script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
         try:

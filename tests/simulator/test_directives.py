@@ -100,6 +100,15 @@ async def test_a_script_beats_a_directive(simulator: Simulator) -> None:
     assert answer["usage"]["completion_tokens"] == 3
 
 
+async def test_of_what_a_script_leaves_open_a_directive_still_holds(simulator: Simulator) -> None:
+    simulator.script(Behaviour(finish_reason="content_filter"))
+
+    answer = await asking.answer(simulator, asking.chat("[[sim text=yes finish_reason=abort]]"))
+
+    choice = answer["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("yes", "content_filter")
+
+
 async def test_a_script_can_be_posted(simulator: Simulator) -> None:
     script = [{"tokens": 3}, {"fault": "http", "status": 418, "body": "short and stout"}]
     queued = await asking.post(simulator, "/simulator/script", script)

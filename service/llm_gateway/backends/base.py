@@ -3,12 +3,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from llm_gateway.errors import UnsupportedParameter
     from llm_gateway.generation import Generation, Model, Piece, TokenCount, TokenQuery, Usage
+
+
+class Readiness(StrEnum):
+    """What a probe finds."""
+
+    READY = "ready"
+    LOADING = "loading"
+    """It answers, and says that its model is not there yet."""
+    DOWN = "down"
+    """It cannot be reached, does not answer in time, or says that it is ill."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy a backend says it is: requests that run and wait on it, whoever sent them; `kv_usage` from 0 to 1."""
+
+    running: int
+    waiting: int
+    kv_usage: float | None = None
 
 
 class AnswerStream(Protocol):
@@ -49,6 +71,11 @@ class Backend(Protocol):
     """A driver for one backend."""
 
     name: str
+    dialect: str
+    """What it speaks: "vllm", "openai", "sglang", "llamacpp", "ollama" or "generic"."""
+
+    def refusal(self, asked: Generation | TokenQuery) -> UnsupportedParameter | None:
+        """Why this dialect cannot honour a request, whose every field it must honour; None where it can."""
 
     async def open(self, generation: Generation, model: str, request_id: str) -> AnswerStream:
         """Send the request and wait for the headers of its answer. Raises as AnswerStream.read does."""
@@ -59,8 +86,11 @@ class Backend(Protocol):
     async def count_tokens(self, query: TokenQuery, model: str, request_id: str) -> TokenCount:
         """Count a prompt's tokens. Raises as AnswerStream.read does."""
 
-    async def is_healthy(self) -> bool:
-        """Whether the backend answers."""
+    async def probe(self) -> Readiness:
+        """Ask whether it can serve. Never raises what a backend does wrong."""
+
+    async def load(self) -> Load | None:
+        """How busy it says it is; None where it does not say."""
 
     async def close(self) -> None:
         """Close every connection."""

@@ -48,6 +48,14 @@ FIELDS = {
     "tools": "tools",
     "cache_salt": "cache_salt",
     "image_url": "messages",
+    # SGLang's and llama.cpp's names
+    "no_stop_trim": "params.include_stop",
+    "repeat_penalty": "params.repetition_penalty",
+    "n_predict": "params.max_tokens",
+    "regex": "structured_output",
+    "ebnf": "structured_output",
+    "grammar": "structured_output",
+    "json_schema": "structured_output",
 } | {
     name: f"params.{name}"
     for name in (
@@ -84,6 +92,12 @@ STATUS_OF_WORD = {
     "insufficient_quota": 429,
     "unavailable_error": 503,
     "overloaded_error": 529,
+    "permission_error": 403,
+    "not_supported_error": 501,
+    # TGI's error_type
+    "validation": 422,
+    "template_error": 422,
+    "generation": 424,
 } | dict.fromkeys(CONTEXT_WORDS | CONTENT_WORDS | UNSUPPORTED_WORDS, 400)
 
 
@@ -133,7 +147,7 @@ def _refusal(chunk: ChunkWire, status: int) -> Refusal:
         return Refusal(status, _word(error.get("type")), _word(error.get("code")), _word(error.get("param")))
     if chunk.object == "error":
         return Refusal(status, chunk.type, _word(chunk.code), chunk.param)
-    return Refusal(status)
+    return Refusal(status, type=_word(chunk.error_type))
 
 
 def _error_of(refusal: Refusal) -> GatewayError:

@@ -54,7 +54,7 @@ class HttpClient:
         self._headers = CIMultiDict({"accept-encoding": "identity", "user-agent": "llm-gateway"} | dict(headers))
         if host is not None:
             self._headers["host"] = _host_header(host, URL(self._url))
-        self._timeout = aiohttp.ClientTimeout(sock_connect=connect_timeout)
+        self._timeout = aiohttp.ClientTimeout(connect=connect_timeout)  # the name's resolution and TLS are part of it
         self._transport = _Transport(client=_session, verify=TRUSTS_NOBODY)
         self._transport.server_hostname = host
 

@@ -13,9 +13,12 @@ BOM = b"\xef\xbb\xbf"
 class SseParser:
     r"""Cuts a stream into events and gives the data of each, its lines joined by "\n".
 
-    Comments and the fields event, id and retry are passed over. An event that no blank line ends is discarded, as the
-    standard has it; `unterminated` tells of it. The limit is of what has to be kept of one event: above it the parsing
-    ends, `overflowed` tells of it, and nothing is kept from there on.
+    Comments and the fields event, id and retry are passed over. The field "error", which no standard has and older
+    llama.cpp sends in the place of data, gives the data that newer ones send: {"error": …}.
+
+    An event that no blank line ends is discarded, as the standard has it; `unterminated` tells of it. The limit is of
+    what has to be kept of one event: above it the parsing ends, `overflowed` tells of it, and nothing is kept from
+    there on.
     """
 
     __slots__ = ("_data", "_line", "_max_bytes", "_size", "_skip_lf", "_started", "overflowed")
@@ -81,6 +84,8 @@ class SseParser:
             name, _, value = line.partition(b":")
             if name == b"data":
                 self._keep(self._data, value.removeprefix(b" "))
+            elif name == b"error":
+                self._keep(self._data, b'{"error":' + value + b"}")
             return None
         data, self._data = self._data, []
         self._size = 0

@@ -107,7 +107,8 @@ class UsageWire(msgspec.Struct, gc=False):
 class ChunkWire(msgspec.Struct, gc=False):
     """One event of a stream, a whole answer, or an error in the place of either.
 
-    `error` is an object or a string; SGLang's errors have `object: "error"` and their fields at the top level.
+    `error` is an object or a string, TGI's with an `error_type` beside it; SGLang's errors have `object: "error"` and
+    their fields at the top level.
     """
 
     choices: list[ChoiceWire] | None = None
@@ -118,6 +119,13 @@ class ChunkWire(msgspec.Struct, gc=False):
     code: Any = None
     type: str | None = None
     param: str | None = None
+    error_type: Any = None
+
+
+class UncountedChunkWire(ChunkWire, gc=False):
+    """A chunk whose usage is none."""
+
+    usage: Any = None
 
 
 class HalvedChunkWire(ChunkWire, gc=False):
@@ -140,16 +148,17 @@ class ModelListWire(msgspec.Struct):
 
 
 class TokenizeWire(msgspec.Struct):
-    """The answer of `/tokenize`."""
+    """The answer of `/tokenize`; llama.cpp's has only the tokens."""
 
-    count: Unsigned
-    tokens: list[Unsigned] = []
+    count: Unsigned | None = None
+    tokens: list[Unsigned] | None = None
     max_model_len: Unsigned | None = None
 
 
 T = TypeVar("T")
 
 _CHUNK = msgspec.json.Decoder(ChunkWire)
+_UNCOUNTED = msgspec.json.Decoder(UncountedChunkWire)
 # What msgspec raises: the last one where arrays or objects are nested a thousand deep.
 NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
@@ -159,7 +168,7 @@ class NotTheProtocolError(Exception):
 
 
 def decode_chunk(data: bytes) -> ChunkWire:
-    """Decode one event.
+    """Decode one event. A usage that cannot be one is as good as none, and costs nobody the answer that it came with.
 
     A half of a surrogate pair, written as an escape, is not valid Unicode, but a backend that cuts its text between the
     halves sends it: such an event takes the slow way and is a HalvedChunkWire. Raises NotTheProtocolError.
@@ -167,6 +176,8 @@ def decode_chunk(data: bytes) -> ChunkWire:
     try:
         return _CHUNK.decode(data)
     except NOT_JSON as error:
+        if isinstance(error, msgspec.ValidationError) and (chunk := _without_usage(data)) is not None:
+            return chunk
         if b"\\ud" not in data and b"\\uD" not in data:
             raise NotTheProtocolError from error
     try:
@@ -191,6 +202,16 @@ def clean(text: str) -> str:
 def split_half(text: str) -> tuple[str, str]:
     """A text without the first half of a character at its end, and that half: "" where there is none."""
     return (text[:-1], text[-1]) if "\ud800" <= text[-1:] <= "\udbff" else (text, "")
+
+
+def _without_usage(data: bytes) -> ChunkWire | None:
+    """An event of which only the usage is wrong; None where there is more."""
+    try:
+        chunk = _UNCOUNTED.decode(data)
+    except NOT_JSON:
+        return None
+    chunk.usage = None
+    return chunk
 
 
 def _refuse_constant(name: str) -> None:

@@ -29,5 +29,6 @@ async def _simulate(options: Options) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     async with Simulator(options) as simulator:
-        say(f"simulated vLLM {options.version} listens on {simulator.url}, models: {', '.join(options.models)}")
+        server = f"vLLM {options.version}" if options.dialect == "vllm" else options.dialect
+        say(f"simulated {server} listens on {simulator.url}, models: {', '.join(options.models)}")
         await ended.wait()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -137,7 +137,7 @@ class Reader:
             created=int(time.time()),
             prompts=prompts,
             max_tokens=max_tokens,
-            behaviour=scripted or find_directive(_last_words(chat, body)) or Behaviour(),
+            behaviour=_both(scripted, find_directive(_last_words(chat, body))),
             stream=bool(body.get("stream")),
             include_usage=include,
             continuous_usage=continuous,
@@ -242,6 +242,16 @@ class Reader:
 
     def _parsed(self, chat: bool) -> bool:
         return chat and (self._options.tool_parser or self._options.reasoning_parser)
+
+
+def _both(scripted: Behaviour | None, asked: Behaviour | None) -> Behaviour:
+    """A script beats the prompt's directive in what it says; of the rest, the directive still holds."""
+    if scripted is None or asked is None:
+        return scripted or asked or Behaviour()
+    said = {
+        field.name: value for field in fields(Behaviour) if (value := getattr(scripted, field.name)) != field.default
+    }
+    return replace(asked, **said)
 
 
 def _last_words(chat: bool, body: Json) -> str:

@@ -17,12 +17,16 @@ _TYPES = {
 class ApiError(Exception):
     """An answer of the shape {"error": {"message", "type", "param", "code"}}."""
 
-    def __init__(self, status: int, message: str, param: str | None = None, kind: str | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, param: str | None = None, kind: str | None = None, *, code: str | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.param = param
         self.kind = kind or _TYPES[status]
+        self.code = code
+        """OpenAI's word for it; vLLM repeats the status there."""
 
     @classmethod
     def bad_request(cls, message: str) -> ApiError:
@@ -63,7 +67,12 @@ class ApiError(Exception):
 
     def body(self) -> bytes:
         """As the body of an HTTP answer."""
-        return json.dumps(self._content(), ensure_ascii=False, separators=(",", ":")).encode()
+        return self.written(self._content())
+
+    @staticmethod
+    def written(content: dict[str, Any]) -> bytes:
+        """A body as vLLM writes it."""
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
     def event(self, version: str) -> bytes:
         """As the event of a stream, which 0.32 wrote with the default spaces and escapes of json.dumps."""

@@ -13,6 +13,7 @@ from aiohttp import web
 from llm_gateway.simulator import chat as chat_wire
 from llm_gateway.simulator import text as text_wire
 from llm_gateway.simulator.asks import Ask, Reader
+from llm_gateway.simulator.dialects import MANNERS
 from llm_gateway.simulator.engine import PrefixCache
 from llm_gateway.simulator.errors import ApiError
 from llm_gateway.simulator.fields import parse_json
@@ -20,6 +21,7 @@ from llm_gateway.simulator.logprobs import Logprobs
 from llm_gateway.simulator.options import Behaviour, Fault, Options
 from llm_gateway.simulator.outlet import Outlet, disconnect
 from llm_gateway.simulator.replies import Planner
+from llm_gateway.simulator.reshaping import RESHAPERS
 from llm_gateway.simulator.sampling import check_lazily
 from llm_gateway.simulator.statistics import Ledger, Visit
 from llm_gateway.simulator.story import Story
@@ -41,6 +43,7 @@ class Generator:
 
     def __init__(self, options: Options, ledger: Ledger, engine: Engine, metrics: Metrics) -> None:
         self._options = options
+        self._manner = MANNERS[options.dialect]()
         self._ledger = ledger
         self._engine = engine
         self._metrics = metrics
@@ -86,6 +89,7 @@ class Generator:
         self, request: web.Request, chat: bool, scripted: Behaviour | None, visit: Visit
     ) -> web.StreamResponse:
         body = parse_json(await request.read(), request.headers.get("Content-Type", ""))
+        body = self._manner.read(body, chat=chat)
         ask = self.reader.read(chat, body, request.headers, scripted)
         if (response := await self._instead(request, ask.behaviour)) is not None:
             return response
@@ -182,9 +186,13 @@ class Generator:
 
     async def _streamed(self, request: web.Request, ask: Ask, visit: Visit) -> web.StreamResponse:
         """Headers come at once, before any token, as vLLM's do."""
+        if self._manner.refuses_before_the_stream:
+            self._plan(ask)
         response = web.StreamResponse(headers=_EVENTS | dict(ask.behaviour.headers or {}))
         await response.prepare(request)
-        outlet = Outlet(response, ask.behaviour.fault, self._options.sse_keep_alive)
+        reshaper = RESHAPERS.get(self._options.dialect) if ask.chat else None
+        reshape = None if reshaper is None else reshaper(await request.json())
+        outlet = Outlet(response, ask.behaviour.fault, self._options.sse_keep_alive, reshape)
         try:
             answer = self._plan(ask)
         except ApiError as error:

@@ -10,6 +10,7 @@ from uuid import uuid4
 import msgspec
 from aiohttp import web
 
+from llm_gateway.simulator.dialects import MANNERS, loading
 from llm_gateway.simulator.errors import ApiError
 from llm_gateway.simulator.fields import UnreadableBodyError
 
@@ -28,6 +29,9 @@ class Middleware:
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        self._manner = MANNERS[options.dialect]()
+        self.loading = False
+        """Whether the model is still being read: every question is a 503."""
         self.load = 0
         """Generation requests under way, if `--enable-server-load-tracking`."""
 
@@ -43,9 +47,11 @@ class Middleware:
         tracked = self._options.load_tracking and request.method == "POST" and request.path.startswith("/v1")
         self.load += tracked
         try:
+            if self.loading and not request.path.startswith("/simulator/"):
+                raise loading()
             return await handler(request)
         except ApiError as error:
-            return web.Response(status=error.status, body=error.body(), headers=_JSON)
+            return web.Response(status=error.status, body=self._manner.error(error), headers=_JSON)
         except UnreadableBodyError:
             return _detail(400, "There was an error parsing the body")
         except web.HTTPNotFound:

@@ -38,6 +38,8 @@ class Options:
     """`--enable-auto-tool-choice --tool-call-parser hermes`."""
     reasoning_parser: bool = False
     """`--reasoning-parser`."""
+    dialect: str = "vllm"
+    """Which server this is: "vllm", "openai", "sglang", "llamacpp" or "ollama"."""
     version: str = "0.33.0"
     """0.32.0 and 0.33.0 differ in a few keys of their answers."""
     request_id_headers: bool = False

@@ -36,7 +36,13 @@ def disconnect(request: web.Request, reset: bool) -> None:
 class Outlet:
     """Writes events. `write` is aiohttp's own where nothing is strange, for it is called for every token."""
 
-    def __init__(self, response: web.StreamResponse, fault: Fault | None, keep_alive: float | None) -> None:
+    def __init__(
+        self,
+        response: web.StreamResponse,
+        fault: Fault | None,
+        keep_alive: float | None,
+        reshape: Callable[[bytes], bytes] | None = None,
+    ) -> None:
         self._response = response
         self._keep_alive = keep_alive
         self._held = bytearray()
@@ -48,6 +54,14 @@ class Outlet:
             self.write = self._dribble
         elif frame is not None:
             self.write = lambda data: response.write(frame(data))
+        if reshape is not None:
+            self._as_vllm, self._reshape = self.write, reshape
+            self.write = self._reshaped
+
+    async def _reshaped(self, data: bytes) -> None:
+        """An event as another dialect has it, if it has one."""
+        if shaped := self._reshape(data):
+            await self._as_vllm(shaped)
 
     async def _hold(self, data: bytes) -> None:
         self._held += data

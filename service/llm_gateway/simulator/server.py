@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from aiohttp import web
 
+from llm_gateway.simulator.dialects import MANNERS
 from llm_gateway.simulator.directives import behaviour_of
 from llm_gateway.simulator.engine import Engine
 from llm_gateway.simulator.errors import ApiError
@@ -63,6 +64,7 @@ class Simulator:
         self._metrics = Metrics(self.options.models[0], self._engine)
         self._generator = Generator(self.options, self._ledger, self._engine, self._metrics)
         self._middleware = Middleware(self.options)
+        self._manner = MANNERS[self.options.dialect]()
         self._runner: web.AppRunner | None = None
         self._port = 0
 
@@ -100,6 +102,17 @@ class Simulator:
         return f"http://{self.options.host}:{self._port}"
 
     @property
+    def loading(self) -> bool:
+        """Whether it still reads its model, and answers everything with a 503 that says so; vLLM itself would not
+        listen yet.
+        """
+        return self._middleware.loading
+
+    @loading.setter
+    def loading(self, loading: bool) -> None:
+        self._middleware.loading = loading
+
+    @property
     def requests(self) -> list[ReceivedRequest]:
         """The last 10,000 POST requests as they came, oldest first; those to `/simulator/…` are left out."""
         return list(self._requests)
@@ -110,7 +123,9 @@ class Simulator:
         return list(self._probes)
 
     def script(self, *behaviours: Behaviour) -> None:
-        """Queue behaviours for the next generation requests, in order of arrival; they beat directives in prompts."""
+        """Queue behaviours for the next generation requests, in order of arrival; in what they say, they beat directives
+        in prompts.
+        """
         self._generator.script.extend(behaviours)
 
     def statistics(self) -> Statistics:
@@ -144,7 +159,9 @@ class Simulator:
         application = web.Application(client_max_size=_LARGEST_BODY)
         application.middlewares.append(self._remember)
         self._middleware.install(application)
-        for method, path, handler in self._routes():
+        for method, path, handler in [*self._routes(), *self._manner.routes()]:
+            if path in self._manner.missing:
+                continue
             application.router.add_route(method, path, handler)
         return application
 
@@ -181,6 +198,7 @@ class Simulator:
 
     async def _tokenize(self, request: web.Request) -> web.StreamResponse:
         body = parse_json(await request.read(), request.headers.get("Content-Type", ""))
+        body = self._manner.tokenized(body)
         check_tokenize_fields(body)
         tokenizer = self._generator.tokenizer
         text = body["prompt"] if "prompt" in body else render_chat(body, self.options.models[0])
@@ -208,7 +226,7 @@ class Simulator:
             "id": name,
             "object": "model",
             "created": now,
-            "owned_by": "vllm",
+            "owned_by": self.options.dialect,
             "root": self.options.models[0],
             "parent": None,
             "max_model_len": self.options.max_model_len,
@@ -225,7 +243,10 @@ class Simulator:
         return json_response({"server_load": self._middleware.load})
 
     async def _show_metrics(self, _: web.Request) -> web.StreamResponse:
-        return web.Response(body=self._metrics.page().encode(), headers={"Content-Type": CONTENT_TYPE})
+        page = self._metrics.page()
+        for vllms, theirs in self._manner.gauges.items():
+            page = page.replace(f"{vllms}{{", f"{theirs}{{")
+        return web.Response(body=page.encode(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _show_statistics(self, _: web.Request) -> web.StreamResponse:
         now = self.statistics()

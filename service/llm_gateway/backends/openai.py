@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vLLM's OpenAI-compatible HTTP API: generation by server-sent events, token counts, the models it serves."""
+"""OpenAI's HTTP API as vLLM and others speak it: generation by server-sent events, token counts, models, health, load.
+
+What differs between them is in the Dialect.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,31 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
 
 from llm_gateway.backends.assembly import Assembly
+from llm_gateway.backends.base import Readiness
+from llm_gateway.backends.dialect import VLLM, RawLength
 from llm_gateway.backends.failures import error_of_response
 from llm_gateway.backends.http import HttpClient
+from llm_gateway.backends.load import load_of
+from llm_gateway.backends.refusal import refusal_of, refusal_of_count
 from llm_gateway.backends.request import generation_request, tokenize_request
 from llm_gateway.backends.wire import ModelListWire, NotTheProtocolError, TokenizeWire, decode_as
-from llm_gateway.errors import BackendError, BackendLost, BackendProtocolError, GatewayError, InvalidRequest
-from llm_gateway.generation import Model, TokenCount
+from llm_gateway.errors import (
+    BackendLost,
+    BackendProtocolError,
+    GatewayError,
+    InvalidRequest,
+    ModelLoading,
+    UnsupportedParameter,
+)
+from llm_gateway.generation import Model, TokenCount, TokenQuery
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from llm_gateway.backends.base import Load
+    from llm_gateway.backends.dialect import Dialect
     from llm_gateway.backends.http import Exchange
-    from llm_gateway.generation import Generation, Piece, TokenQuery, Usage
+    from llm_gateway.generation import Generation, Piece, Usage
 
 _T = TypeVar("_T")
 
@@ -29,6 +45,7 @@ EVENT_STREAM = "text/event-stream"
 JSON = "application/json"
 MAX_ERROR_BODY = 64 * 1024
 MAX_ANSWER_BODY = 64 * 1024 * 1024
+MAX_METRICS_BODY = 8 * 1024 * 1024
 MODELS_TTL = 10.0
 """Seconds for which the list of models is believed; a model that appears is served at once, for its name is not checked
 against the list."""
@@ -36,44 +53,59 @@ LAST_CHUNK_WAIT = 0.05
 """Seconds to wait, after the whole answer, for the end of its body, so that the connection can be kept."""
 
 
-class VllmBackend:
-    """One vLLM server. `max_event_bytes` bounds one server-sent event, `timeout` (seconds) the calls that are not
-    guarded by a caller's deadline: the list of models and the health.
+class OpenAIBackend:
+    """One server. `max_event_bytes` bounds one server-sent event, `timeout` (seconds) the calls that are not guarded by
+    a caller's deadline: models, health, load. `host` is the name that the address in `url` was found by: what the
+    server is asked for and has to prove to be.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the settings of one backend
         self,
         name: str,
         url: str,
         *,
+        dialect: Dialect = VLLM,
         api_key: str | None = None,
         connect_timeout: float = 2.0,
         timeout: float = 5.0,
         max_event_bytes: int = 4 * 1024 * 1024,
+        host: str | None = None,
     ) -> None:
         self.name = name
+        self.dialect = dialect.name
+        self._dialect = dialect
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        self._http = HttpClient(url, headers=headers, connect_timeout=connect_timeout)
+        self._http = HttpClient(url, headers=headers, connect_timeout=connect_timeout, host=host)
         self._timeout = timeout
         self._max_event_bytes = max_event_bytes
         self._models: Sequence[Model] = ()
         self._models_until = 0.0
         self._listing: asyncio.Task[Sequence[Model]] | None = None
 
-    async def open(self, generation: Generation, model: str, request_id: str) -> VllmAnswer:
+    def refusal(self, asked: Generation | TokenQuery) -> UnsupportedParameter | None:
+        """Why this dialect cannot honour a request."""
+        refuse = refusal_of_count if isinstance(asked, TokenQuery) else refusal_of
+        return refuse(asked, self._dialect)  # type: ignore[arg-type]  # each with its own kind
+
+    async def open(self, generation: Generation, model: str, request_id: str) -> OpenAIAnswer:
         """Send the request and wait for the headers of its answer."""
+        dialect = self._dialect
         context_length = None
-        if generation.prompt is not None and "max_tokens" not in generation.sampling:
+        if (
+            generation.prompt is not None
+            and "max_tokens" not in generation.sampling
+            and dialect.raw_length is RawLength.CONTEXT
+        ):
             context_length = await self._context_length(model)
-        path, body = generation_request(generation, model, context_length)
+        path, body = generation_request(generation, model, dialect, context_length)
         exchange = await self._http.send("POST", path, body=body, request_id=request_id)
         if exchange.status == HTTPStatus.OK:
-            return VllmAnswer(exchange, generation, self._max_event_bytes)
+            return OpenAIAnswer(exchange, generation, self._max_event_bytes)
         async with exchange:
             raise await _refusal_of(exchange)
 
     async def list_models(self) -> Sequence[Model]:
-        """The models that vLLM serves, its LoRA adapters among them; asked anew every MODELS_TTL seconds.
+        """The models that it serves, adapters among them; asked anew every MODELS_TTL seconds.
 
         Callers who ask at once share one request, and its failure.
         """
@@ -85,18 +117,43 @@ class VllmBackend:
         return await asyncio.shield(self._listing)
 
     async def count_tokens(self, query: TokenQuery, model: str, request_id: str) -> TokenCount:
-        """Count a prompt's tokens by `/tokenize`, which renders the chat template as a generation would."""
-        body = tokenize_request(query, model)
+        """Count a prompt's tokens by `/tokenize`; vLLM's renders the chat template as a generation would."""
+        if (refusal := self.refusal(query)) is not None:
+            raise refusal
+        body = tokenize_request(query, model, self._dialect)
         counted = await self._call("POST", "/tokenize", TokenizeWire, body=body, request_id=request_id)
-        return TokenCount(model, self.name, tuple(counted.tokens), counted.count, counted.max_model_len)
+        if counted.tokens is None and counted.count is None:
+            raise BackendProtocolError("The backend's answer to /tokenize counts nothing.")
+        tokens = tuple(counted.tokens or ())
+        count = len(tokens) if counted.count is None else counted.count
+        return TokenCount(model, self.name, tokens, count, counted.max_model_len)
 
-    async def is_healthy(self) -> bool:
-        """Whether `/health` says so: 200 once the model is loaded, 503 when the engine is dead."""
+    async def probe(self) -> Readiness:
+        """Ask for its health as its dialect has it, of a path that it has."""
         try:
-            async with asyncio.timeout(self._timeout), await self._http.send("GET", "/health") as exchange:
-                return exchange.status == HTTPStatus.OK
-        except (BackendError, TimeoutError):
-            return False
+            async with asyncio.timeout(self._timeout):
+                for path in self._dialect.probing.paths[:-1]:
+                    found = await self._probe(path)
+                    if found is not None:
+                        return found
+                return await self._probe(self._dialect.probing.paths[-1]) or Readiness.DOWN
+        except (GatewayError, TimeoutError):
+            return Readiness.DOWN
+
+    async def load(self) -> Load | None:
+        """How busy its `/metrics` say that its own models keep it."""
+        families = self._dialect.load
+        if families is None:
+            return None
+        try:
+            async with asyncio.timeout(self._timeout):
+                models = {model.name for model in await self.list_models()}
+                async with await self._http.send("GET", "/metrics") as exchange:
+                    if exchange.status != HTTPStatus.OK:
+                        return None
+                    return load_of(await exchange.read_all(MAX_METRICS_BODY), families, models)
+        except (GatewayError, TimeoutError):
+            return None
 
     async def close(self) -> None:
         """Close every connection."""
@@ -104,6 +161,21 @@ class VllmBackend:
             self._listing.cancel()
             await asyncio.wait({self._listing})
         await self._http.close()
+
+    async def _probe(self, path: str) -> Readiness | None:
+        """What one path says; None where the backend does not have it."""
+        probing = self._dialect.probing
+        async with await self._http.send("GET", path) as exchange:
+            status = exchange.status
+            if status in probing.ready:
+                with contextlib.suppress(BackendProtocolError):  # a body that is too long: no reason to call it ill
+                    await exchange.read_all(MAX_ERROR_BODY)  # so that the connection is kept for the next probe
+                return Readiness.READY
+            if status in probing.loading:
+                return Readiness.LOADING
+            if status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
+                return None
+            return Readiness.LOADING if isinstance(await _refusal_of(exchange), ModelLoading) else Readiness.DOWN
 
     async def _list_models(self) -> Sequence[Model]:
         listed = await self._get_models()
@@ -143,8 +215,8 @@ class VllmBackend:
             raise BackendProtocolError(f"The backend's answer to {path} is not of its protocol.") from error
 
 
-class VllmAnswer:
-    """One answer of vLLM on its way; see AnswerStream."""
+class OpenAIAnswer:
+    """One answer on its way; see AnswerStream."""
 
     def __init__(self, exchange: Exchange, generation: Generation, max_event_bytes: int) -> None:
         self._exchange = exchange
@@ -155,7 +227,7 @@ class VllmAnswer:
 
     @property
     def model(self) -> str | None:
-        """The model that answers, as vLLM names it."""
+        """The model that answers, as the backend names it."""
         return self._assembly.model
 
     @property

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_gateway.deadline import NEVER, TimeLimitReached, Watchdog, call_deadline
-from llm_gateway.errors import DeadlineExceeded, DrainExpired, FirstTokenTimeout, StreamStalled
+from llm_gateway.errors import DeadlineExceeded, DrainExpired, FirstTokenTimeout, SlowCaller, StreamStalled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,7 +164,7 @@ async def test_a_hold_is_not_struck_by(soft: bool) -> None:
     with watchdog:
         if not soft:
             watchdog.expect(soon(), stalled)
-        watchdog.hold()
+        watchdog.hold(NEVER)
         await asyncio.sleep(3 * SOON)
 
 
@@ -173,7 +173,7 @@ async def test_a_deadline_strikes_in_a_hold() -> None:
 
     async def waiting() -> None:
         with watchdog:
-            watchdog.hold()
+            watchdog.hold(NEVER)
             await forever()
 
     with pytest.raises(DeadlineExceeded):
@@ -185,7 +185,7 @@ async def test_a_time_limit_that_passed_in_a_hold_strikes_after_it() -> None:
 
     async def waiting() -> None:
         with watchdog:
-            watchdog.hold()
+            watchdog.hold(NEVER)
             await asyncio.sleep(2 * SOON)
             watchdog.extend(time.monotonic() + LATER)
             await forever()
@@ -252,13 +252,36 @@ async def test_an_interruption_and_a_deadline_at_once_are_one_ending() -> None:
     await asyncio.sleep(0)
 
 
+@pytest.mark.parametrize("limit", [None, LATER], ids=["alone", "though a phase has longer"])
+async def test_a_write_that_takes_too_long_ends_the_call(limit: float | None) -> None:
+    watchdog = Watchdog(NEVER)
+
+    async def writing() -> None:
+        with watchdog:
+            if limit is not None:
+                watchdog.expect(time.monotonic() + limit, stalled)
+            watchdog.hold(soon())
+            await forever()
+
+    with pytest.raises(SlowCaller):
+        await writing()
+
+
+async def test_a_write_that_ended_in_time_leaves_no_limit_behind() -> None:
+    watchdog = Watchdog(NEVER)
+    with watchdog:
+        watchdog.hold(soon())
+        watchdog.extend(NEVER)
+        await asyncio.sleep(3 * SOON)
+
+
 async def test_an_interruption_strikes_in_a_hold() -> None:
     watchdog = Watchdog(NEVER)
     asyncio.get_running_loop().call_soon(watchdog.interrupt, DrainExpired("enough"))
 
     async def waiting() -> None:
         with watchdog:
-            watchdog.hold()
+            watchdog.hold(NEVER)
             await forever()
 
     with pytest.raises(DrainExpired):

@@ -8,7 +8,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Self
 
-from llm_gateway.errors import DeadlineExceeded
+from llm_gateway.errors import DeadlineExceeded, SlowCaller
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +47,8 @@ class Watchdog:
     limit that comes *earlier* than the timer is armed anew. `close` it when the call has ended.
     """
 
-    __slots__ = ("_armed", "_cancelling", "_cause", "_deadline", "_limit", "_on_limit", "_soft", "_task", "_timer")
+    __slots__ = ("_armed", "_cancelling", "_cause", "_deadline", "_limit", "_on_limit", "_soft", "_task", "_timer",
+                 "_writing")  # fmt: skip
 
     def __init__(self, deadline: float, soft: float = NEVER) -> None:
         self._deadline = deadline
@@ -59,6 +60,7 @@ class Watchdog:
         self._timer: asyncio.TimerHandle | None = None
         self._armed = NEVER
         self._cancelling = 0
+        self._writing = False
 
     @property
     def deadline(self) -> float:
@@ -72,16 +74,21 @@ class Watchdog:
 
     def extend(self, limit: float) -> None:
         """Move the limit of the present phase; cheap enough to be called for every token."""
+        self._writing = False
         self._limit = min(self._soft, limit)
         if self._limit < self._armed and self._task is not None:
             self._arm()
 
-    def hold(self) -> None:
-        """Let nothing but the deadline and `interrupt` end the present wait, until `extend` or `expect` is called.
+    def hold(self, limit: float) -> None:
+        """Wait for the caller to take what is written, until `limit` at most; past it, it is a SlowCaller.
 
-        A write to the caller is not given up half-way because a backend is silent or the soft limit has passed.
+        Until `extend` or `expect` is called, nothing else ends the wait but the deadline and `interrupt`: a write is
+        not given up half-way because a backend is silent or the soft limit has passed.
         """
-        self._limit = NEVER
+        self._writing = True
+        self._limit = limit
+        if limit < self._armed and self._task is not None:
+            self._arm()
 
     def interrupt(self, error: GatewayError) -> None:
         """End the waiting now, or as soon as the task waits again."""
@@ -105,6 +112,7 @@ class Watchdog:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         task, self._task = self._task, None
+        self._writing = False
         self._limit = self._soft
         if self._cause is None or task is None:
             return
@@ -144,6 +152,8 @@ class Watchdog:
             return DeadlineExceeded("The call did not end before its deadline.")
         if now < self._limit:
             return None
+        if self._writing:
+            return SlowCaller("The caller did not take the next piece of the answer in time.")
         if now >= self._soft:
             self._soft = NEVER  # it is heeded once: what is left to do is to end the answer well
             return TimeLimitReached()

@@ -6,6 +6,7 @@ GatewayError
     + ContextLengthExceeded · UnsupportedParameter · ContentRefused
   x MessageTooLarge
   x ModelNotFound
+  x CallNotFound
   x Unauthenticated · PermissionDenied
   x Rejected                          refused before any backend was asked
     + RateLimited · QueueFull · QueueTimeout · DeadlineTooShort · Draining
@@ -101,6 +102,12 @@ class ModelNotFound(GatewayError):
     """There is no such model."""
 
     reason = "MODEL_NOT_FOUND"
+
+
+class CallNotFound(GatewayError):
+    """An operator names a call that is not there, or not any more."""
+
+    reason = "CALL_NOT_FOUND"
 
 
 class Unauthenticated(GatewayError):
@@ -213,7 +220,9 @@ class BackendError(GatewayError):
 
     after_commit: ClassVar[type[StreamError]] = StreamInterrupted
     retryable: bool = True
-    """Whether another attempt, on the same backend where there is no other, may succeed."""
+    """Whether another attempt at the same backend may succeed."""
+    elsewhere: bool = True
+    """Whether an attempt at another backend may succeed."""
 
     def committed(self) -> StreamError:
         """What this failure is once part of the answer was delivered."""
@@ -249,7 +258,7 @@ class BackendOverloaded(BackendError):
 
 
 class FirstTokenTimeout(BackendError):
-    """The backend gave no first token in time. It is not asked again: it may still be at work on the first request."""
+    """The backend gave no first token in time. It is not asked again: it would be waited for as long again."""
 
     reason = "FIRST_TOKEN_TIMEOUT"
     after_commit = StreamStalled
@@ -277,10 +286,11 @@ class BackendProtocolError(BackendError):
 
 
 class BackendRefused(BackendError):
-    """The backend refuses the gateway's credentials."""
+    """The backend refuses the gateway's credentials: for the operator to see, and not to be hidden by another one."""
 
     reason = "BACKEND_REFUSED"
     retryable = False
+    elsewhere = False
 
 
 class InternalError(GatewayError):

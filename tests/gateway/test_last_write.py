@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm_gateway.admission import Admission
-from llm_gateway.backends.vllm import VllmBackend
+from llm_gateway.admission import Admission, Limits
+from llm_gateway.app import make_router, model_specs
 from llm_gateway.errors import DrainExpired
 from llm_gateway.gateway import Gateway
 from llm_gateway.generation import AttemptOutcome, Completed, Generation, Message, Piece
 from llm_gateway.observability.call import Call
 from llm_gateway.simulator import Behaviour, Fault
+from llm_gateway.upstream.budget import RetryBudget
 from llm_gateway.upstream.retry import RetryPolicy
-from llm_gateway.upstream.router import Router, Timeouts
+from tests.kit.gateway import make_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -51,16 +52,16 @@ class DeafCaller:
 
 @pytest.fixture
 def admission() -> Admission:
-    return Admission(8)
+    return Admission(Limits(max_in_flight=8))
 
 
 @pytest.fixture
 async def gateway(simulator: Simulator, admission: Admission) -> AsyncIterator[Gateway]:
     """A gateway below the wire."""
-    backend = VllmBackend("vllm", simulator.url)
-    timeouts = Timeouts(first_token=60, idle=60)
-    router = Router(backend, address=simulator.url, timeouts=timeouts, default_model="sim")
-    yield Gateway(router=router, admission=admission, retry=RetryPolicy())
+    settings = make_settings(simulator.url)
+    router = make_router(settings)
+    await router.apply(model_specs(settings), "sim")
+    yield Gateway(router=router, admission=admission, retry=RetryPolicy(), budget=RetryBudget(), max_stall=60.0)
     await router.close()
 
 

@@ -28,7 +28,10 @@ from llm_gateway.generation import (
     Usage,
 )
 from llm_gateway.observability.call import Call
-from llm_gateway.upstream.router import Route, Timeouts
+from llm_gateway.upstream.ejection import Ejection, EjectionPolicy
+from llm_gateway.upstream.endpoint import Endpoint
+from llm_gateway.upstream.pool import Lease, Pool
+from llm_gateway.upstream.spec import Address, BackendSpec, ModelSpec, Timeouts
 from tests.kit.calls import until
 
 if TYPE_CHECKING:
@@ -131,10 +134,10 @@ class Bench:
     caller: Caller
     call: Call
     relay: Relay
-    route: Route
+    lease: Lease
 
     async def attempt(self) -> None:
-        await self.relay.attempt(self.route)
+        await self.relay.attempt(self.lease)
 
 
 def bench(
@@ -148,9 +151,12 @@ def bench(
     caller = Caller()
     limits = {"first_token": 3600.0, "idle": 3600.0, "usage": 3600.0} | timeouts
     backend: Any = ScriptedBackend(*streams)  # a relay does nothing with it but open streams
-    route = Route(backend, "asked", "http://scripted", Timeouts(**limits))
-    relay = Relay(generation or Generation(), call, Watchdog(call.deadline, soft), caller.write)
-    return Bench(caller, call, relay, route)
+    spec = BackendSpec(name="scripted", urls=("http://scripted",), timeouts=Timeouts(**limits))
+    endpoint = Endpoint(backend, spec, Address("http://scripted"), ejection=Ejection(EjectionPolicy()))
+    lease = Lease(Pool(ModelSpec(name="asked", backends=(spec,))), endpoint, "asked", 1.0)
+    watchdog = Watchdog(call.deadline, soft)
+    relay = Relay(generation or Generation(), call, watchdog, caller.write, max_stall=60.0)
+    return Bench(caller, call, relay, lease)
 
 
 def attempts_of(call: Call) -> list[tuple[AttemptOutcome, str | None]]:
@@ -432,7 +438,7 @@ async def test_the_time_limit_ends_an_answer_well_where_it_is() -> None:
     with pytest.raises(TimeLimitReached):
         await it.attempt()
 
-    await it.relay.end_early(it.route)
+    await it.relay.end_early()
 
     assert it.caller.texts == ["a", "b", ""]
     assert it.caller.pieces[-1].finish == Finish(FinishReason.TIME_LIMIT)
@@ -446,11 +452,20 @@ async def test_the_time_limit_ends_even_an_answer_that_has_not_begun() -> None:
     with pytest.raises(TimeLimitReached):
         await it.attempt()
 
-    await it.relay.end_early(it.route)
+    await it.relay.end_early()
 
     assert it.caller.events[0] == Started("asked", "scripted", 1)
     assert [(p.index, p.finish) for p in it.caller.pieces] == [(i, Finish(FinishReason.TIME_LIMIT)) for i in range(2)]
     assert attempts_of(it.call) == [(AttemptOutcome.CANCELLED, None)]
+    assert not it.lease.answers  # the end is ours: a silent backend has earned nothing by it
+
+
+async def test_a_backend_has_answered_once_its_first_token_is_there() -> None:
+    it = bench(ScriptedStream([[], [Piece(0, "a")], e.BackendLost("x")]))
+    with pytest.raises(e.StreamInterrupted):
+        await it.attempt()
+
+    assert it.lease.answers
 
 
 async def test_the_time_limit_between_two_attempts_adds_none() -> None:
@@ -458,7 +473,7 @@ async def test_the_time_limit_between_two_attempts_adds_none() -> None:
     with pytest.raises(e.BackendLost):
         await it.attempt()
 
-    await it.relay.end_early(it.route)
+    await it.relay.end_early()
 
     assert it.caller.events[0] == Started("asked", "scripted", 1)
     assert attempts_of(it.call) == [(AttemptOutcome.FAILED, "BACKEND_LOST")]

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+import json
+import tempfile
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -16,11 +19,16 @@ from llm_gateway.settings import Settings
 from llm_gateway.v1 import call_report_pb2, llm_service_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
     from google.protobuf.message import Message
 
+    from llm_gateway.admission.memory import Memory
     from llm_gateway.server import Server
+
+
+NO_BACKEND = "http://127.0.0.1:9"
+"""VLLM_URL where a CONFIG_FILE says more than it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +53,39 @@ def make_settings(url: str, **overrides: Any) -> Settings:
 
 @asynccontextmanager
 async def start_gateway(
-    url: str, *, channel_options: Sequence[tuple[str, Any]] = (), **overrides: Any
+    url: str, *, channel_options: Sequence[tuple[str, Any]] = (), memory: Memory | None = None, **overrides: Any
 ) -> AsyncIterator[RunningGateway]:
-    """A gateway in front of `url`; `overrides` are settings."""
+    """A gateway in front of `url`; `overrides` are settings, `memory` is whose shortage it heeds."""
     async with (
-        running(make_settings(url, **overrides)) as server,
+        running(make_settings(url, **overrides), memory=memory) as server,
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", options=list(channel_options)) as channel,
     ):
         stub = llm_service_pb2_grpc.LLMServiceStub(channel)
         yield RunningGateway(server, channel, stub)
+
+
+@asynccontextmanager
+async def stub_of(address: str) -> AsyncIterator[llm_service_pb2_grpc.LLMServiceAsyncStub]:
+    """A stub of a gateway that runs elsewhere."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        yield llm_service_pb2_grpc.LLMServiceStub(channel)
+
+
+@contextmanager
+def config_file(models: Sequence[Mapping[str, Any]]) -> Iterator[Path]:
+    """A CONFIG_FILE with these models."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "models.yaml")
+        path.write_text(json.dumps({"models": models}))  # of which YAML is a superset
+        yield path
+
+
+@asynccontextmanager
+async def start_gateway_of(models: Sequence[Mapping[str, Any]], **overrides: Any) -> AsyncIterator[RunningGateway]:
+    """A gateway with the models of a CONFIG_FILE; `overrides` are settings."""
+    with config_file(models) as path:
+        async with start_gateway(NO_BACKEND, config_file=path, **overrides) as gateway:
+            yield gateway
 
 
 @dataclass(frozen=True, slots=True)

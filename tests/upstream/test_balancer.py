@@ -7,6 +7,8 @@ import math
 import random
 from collections import Counter
 from dataclasses import dataclass
+from itertools import cycle
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -14,6 +16,9 @@ from hypothesis import strategies as st
 
 from llm_gateway.generation import AudioPart, Generation, ImagePart, Message, TextPart
 from llm_gateway.upstream.balancer import BoundedHash, LeastLoad, prefix_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SLACK = 4.0
 FACTOR = 1.25
@@ -29,7 +34,7 @@ class Server:
 
 
 Servers = tuple[Server, ...]
-KEYS = [str(number).encode() for number in range(3000)]
+KEYS = [str(number).encode() for number in range(1000)]
 
 
 def servers(*weights: int) -> Servers:
@@ -43,15 +48,9 @@ def loaded(draw: st.DrawFn) -> Servers:
     return tuple(Server(f"vllm-{number}", weight, load) for number, (weight, load) in enumerate(pairs))
 
 
-class Draws:
-    """Random numbers as drawn by hypothesis, over and over: the edges are among them."""
-
-    def __init__(self, numbers: list[float]) -> None:
-        self._numbers = numbers
-
-    def __call__(self) -> float:
-        self._numbers.append(self._numbers.pop(0))
-        return self._numbers[-1]
+def drawing(numbers: list[float]) -> Callable[[], float]:
+    """Gives these numbers, over and over, instead of random ones."""
+    return cycle(numbers).__next__
 
 
 DRAWS = st.lists(st.floats(0, 1, exclude_max=True) | st.sampled_from([0.0, 1 - 2**-53]), min_size=1, max_size=8)
@@ -62,10 +61,18 @@ DRAWS = st.lists(st.floats(0, 1, exclude_max=True) | st.sampled_from([0.0, 1 - 2
 
 @given(candidates=loaded(), draws=DRAWS)
 def test_who_has_the_most_to_do_for_its_weight_is_never_chosen(candidates: Servers, draws: list[float]) -> None:
-    chosen = LeastLoad(uniform=Draws(draws)).pick(candidates)
+    chosen = LeastLoad(uniform=drawing(draws)).pick(candidates)
     others = [other for other in candidates if other is not chosen]
 
     assert not others or any((chosen.load + 1) * o.weight <= (o.load + 1) * chosen.weight for o in others)
+
+
+@pytest.mark.parametrize("draws", [[0.0, 1 - 2**-53], [1 - 2**-53, 0.0], [1 - 2**-53]])
+def test_the_last_number_before_one_is_still_one_of_them(draws: list[float]) -> None:
+    """A sum is rounded, here to what is no longer below the whole."""
+    candidates = servers(999, 1)
+
+    assert LeastLoad(uniform=drawing(draws)).pick(candidates) in candidates
 
 
 def test_of_two_the_one_with_less_to_do_is_chosen() -> None:
@@ -215,6 +222,26 @@ def test_what_is_above_its_share_is_passed_over_for_the_same_other_each_time() -
 
     assert len(others) == 1
     assert home.name not in others
+
+
+def test_what_has_much_to_do_but_no_more_than_its_share_keeps_its_keys() -> None:
+    candidates = servers(*[1] * 10)
+    balancer = BoundedHash()
+    before = homes(balancer, candidates)
+    for server in candidates:
+        server.load = 100
+
+    assert homes(balancer, candidates) == before
+
+
+def test_what_is_passed_on_goes_to_who_has_a_few_calls_too() -> None:
+    candidates = servers(*[1] * 10)
+    balancer = BoundedHash(slack=SLACK)
+    balancer.pick(candidates, b"session").load = SLACK
+    heir = balancer.pick(candidates, b"session")
+    heir.load = SLACK - 1
+
+    assert balancer.pick(candidates, b"session") is heir
 
 
 def test_without_a_key_the_one_with_less_to_do_is_chosen() -> None:

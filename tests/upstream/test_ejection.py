@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from llm_gateway.backends.base import Readiness
 from llm_gateway.deadline import NEVER
 from llm_gateway.upstream.ejection import Ejection, EjectionPolicy, FailureKind, Health
 from tests.upstream.ejecting import POLICY, eject, fail
@@ -319,3 +320,19 @@ def test_a_late_success_or_end_of_a_call_begun_before_the_ejection_is_not_the_tr
 
     assert ejection.health is Health.PROBATION
     assert not ejection.available()
+
+
+# ----------------------------------------------------------------------------------------------------------- the count
+
+
+def test_ejections_are_counted_whatever_they_were_for_and_loading_is_none(ejection: Ejection) -> None:
+    ejection.probed(Readiness.LOADING)
+    assert ejection.ejections == 0
+
+    ejection.probed(Readiness.READY)
+    eject(ejection, ANSWER)
+    assert ejection.ejections == 1
+
+    for _ in range(2 * POLICY.probe_failures):
+        ejection.probed(Readiness.DOWN)
+    assert ejection.ejections == 1, "it still is"

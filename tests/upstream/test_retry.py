@@ -28,17 +28,27 @@ def test_what_may_pass_is_tried_again_until_the_attempts_are_spent(kind: type[e.
         e.FirstTokenTimeout("No."),
         e.BackendProtocolError("No."),
         e.BackendRefused("No."),
-        e.InvalidRequest("No."),
-        e.ModelNotFound("No."),
-        e.DeadlineExceeded("No."),
-        e.DrainExpired("No."),
-        e.StreamInterrupted("No."),
-        e.InternalError("No."),
     ],
     ids=lambda error: error.reason,
 )
-def test_what_would_fail_again_is_not(error: e.GatewayError) -> None:
+def test_what_would_fail_again_is_not(error: e.BackendError) -> None:
     assert POLICY.pause(error, 1) is None
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [e.NoHealthyBackend, e.BackendLost, e.BackendOverloaded, e.FirstTokenTimeout, e.BackendProtocolError],
+)
+def test_another_backend_is_asked_at_once(kind: type[e.BackendError]) -> None:
+    assert POLICY.pause(kind("No.", retry_after=60.0), 1, elsewhere=True) == 0.0
+
+
+def test_another_backend_is_not_asked_once_the_attempts_are_spent() -> None:
+    assert POLICY.pause(e.BackendLost("No."), 4, elsewhere=True) is None
+
+
+def test_refused_credentials_are_not_hidden_by_another_backend() -> None:
+    assert POLICY.pause(e.BackendRefused("No."), 1, elsewhere=True) is None
 
 
 def test_pauses_are_random_below_a_ceiling_that_doubles_up_to_a_limit() -> None:

@@ -27,13 +27,14 @@ if TYPE_CHECKING:
     from tests.kit.gateway import RunningGateway
     from tests.kit.scripted import Step
 
-# The design's table: reason, code, and whether the caller is told how long to wait.
+# The design's table, and AdminService's own: reason, code, and whether the caller is told how long to wait.
 TABLE = [
     ("INVALID_REQUEST", "INVALID_ARGUMENT", False),
     ("CONTEXT_LENGTH_EXCEEDED", "INVALID_ARGUMENT", False),
     ("UNSUPPORTED_PARAMETER", "INVALID_ARGUMENT", False),
     ("MESSAGE_TOO_LARGE", "RESOURCE_EXHAUSTED", False),
     ("MODEL_NOT_FOUND", "NOT_FOUND", False),
+    ("CALL_NOT_FOUND", "NOT_FOUND", False),
     ("UNAUTHENTICATED", "UNAUTHENTICATED", False),
     ("PERMISSION_DENIED", "PERMISSION_DENIED", False),
     ("RATE_LIMITED", "RESOURCE_EXHAUSTED", True),
@@ -171,7 +172,7 @@ async def test_an_extension_with_the_longest_name_fits_into_two_kilobytes(gatewa
 
 async def test_over_the_limit_of_calls_the_quota_and_the_wait_are_told() -> None:
     script: Sequence[Step] = [STREAM_HEAD, chunk("Hi"), Pause()]
-    limit = {"max_in_flight": 1}
+    limit = {"max_in_flight": 1, "max_queued": 0}
     async with ScriptedBackend(script) as backend, start_gateway(backend.url, admission=limit) as gateway:
         holder = gateway.stub.ChatCompletionStream(chat_request(), timeout=30)
         await holder.read()

@@ -120,7 +120,7 @@ async def test_fifty_watches_leave_room_for_a_check(gateway: RunningGateway) -> 
 
 async def test_health_is_answered_when_every_seat_is_taken(simulator: Simulator) -> None:
     simulator.script(Behaviour(fault=Fault.STALL))
-    async with start_gateway(simulator.url, admission={"max_in_flight": 1}) as gateway:
+    async with start_gateway(simulator.url, admission={"max_in_flight": 1, "max_queued": 0}) as gateway:
         call = gateway.stub.ChatCompletionStream(chat_request(), timeout=60)
         await simulator.wait_for(lambda now: now.running == 1)
         refused = await stream(gateway)

@@ -11,7 +11,7 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from llm_gateway.backends.vllm import VllmBackend
+from llm_gateway.backends.openai import OpenAIBackend
 from llm_gateway.errors import BackendLost
 from llm_gateway.v1 import llm_service_pb2
 from tests.kit.calls import stream, until
@@ -78,7 +78,7 @@ async def test_the_time_limit_holds_while_the_default_model_is_looked_up() -> No
 
 async def test_callers_who_ask_for_the_models_at_once_share_one_request_and_its_failure() -> None:
     async with DeafServer() as server:
-        backend = VllmBackend("vllm", server.url, timeout=0.05)
+        backend = OpenAIBackend("vllm", server.url, timeout=0.05)
         began = time.monotonic()
         results = await asyncio.gather(*(backend.list_models() for _ in range(20)), return_exceptions=True)
         took = time.monotonic() - began
@@ -91,7 +91,7 @@ async def test_callers_who_ask_for_the_models_at_once_share_one_request_and_its_
 
 async def test_one_who_leaves_does_not_take_the_list_of_models_from_the_others() -> None:
     async with ScriptedBackend([Pause()]) as server:
-        backend = VllmBackend("vllm", server.url)
+        backend = OpenAIBackend("vllm", server.url)
         first = asyncio.create_task(backend.list_models())
         second = asyncio.create_task(backend.list_models())
         await asyncio.sleep(0)
@@ -103,7 +103,7 @@ async def test_one_who_leaves_does_not_take_the_list_of_models_from_the_others()
 
 async def test_closing_a_backend_ends_the_request_for_its_models() -> None:
     async with DeafServer() as server:
-        backend = VllmBackend("vllm", server.url)
+        backend = OpenAIBackend("vllm", server.url)
         asking = asyncio.create_task(backend.list_models())
         await until(lambda: server.asked)
         await backend.close()

@@ -25,6 +25,7 @@ from llm_gateway.errors import (
     StreamInterrupted,
     StreamStalled,
 )
+from llm_gateway.gateway.hedge import Race
 from llm_gateway.generation import (
     Attempt,
     AttemptOutcome,
@@ -39,9 +40,11 @@ from llm_gateway.generation import (
 if TYPE_CHECKING:
     from llm_gateway.backends.base import AnswerStream
     from llm_gateway.deadline import Watchdog
+    from llm_gateway.gateway.attempts import Attempts
     from llm_gateway.generation import Generation
     from llm_gateway.observability.call import Call
-    from llm_gateway.upstream.router import Route
+    from llm_gateway.upstream.pool import Lease
+    from llm_gateway.upstream.spec import Timeouts
 
 Event = Started | Piece | Completed
 Write = Callable[[Event], Awaitable[None]]
@@ -52,13 +55,20 @@ class UsageMissingError(Exception):
 
 
 class Relay:
-    """The events of one call, over as many attempts as it takes. `committed` once an event was written."""
+    """The events of one call, over as many attempts as it takes. `committed` once an event was written.
 
-    def __init__(self, generation: Generation, call: Call, watchdog: Watchdog, write: Write) -> None:
+    `max_stall` is how long the caller may take for one event, in seconds.
+    """
+
+    def __init__(
+        self, generation: Generation, call: Call, watchdog: Watchdog, write: Write, *, max_stall: float
+    ) -> None:
         self._generation = generation
-        self._call = call
         self._stopwatch = call.stopwatch
         self._write = write
+        self._max_stall = max_stall
+        self._lease: Lease | None = None
+        self._race: Race | None = None
         self._stream: AnswerStream | None = None
         self._held: list[Piece] = []
         self._held_bytes = 0
@@ -66,57 +76,68 @@ class Relay:
         self._interval = generation.stream_options.min_flush_interval
         self._began: float | None = None
         self._completed = False
+        self.call = call
         self.watchdog = watchdog
         self.committed = False
 
     @property
+    def _timeouts(self) -> Timeouts:
+        assert self._lease is not None, "an attempt is under way"  # noqa: S101 - narrows the type
+        return self._lease.endpoint.timeouts
+
+    @property
     def attempts(self) -> int:
         """How many attempts were made."""
-        return len(self._call.attempts)
+        return len(self.call.attempts)
 
-    async def attempt(self, route: Route) -> None:
+    def hedge(self, attempts: Attempts, *, after: float) -> None:
+        """Have a second backend asked as well where the first token does not come within `after` seconds."""
+        self._race = Race(attempts, after, self._open)
+
+    async def attempt(self, lease: Lease) -> None:
         """One try at a backend, to the answer's end.
 
         Raises what went wrong, as it is called before or after the commit point, or TimeLimitReached.
         """
         self._began = time.monotonic()
+        self._lease = lease
         self._stream = None
         self._held = []
         try:
-            await self._serve(route, self._began)
+            await self._serve(lease, self._began)
         except TimeLimitReached:
             raise
         except GatewayError as error:
             if self._completed:
                 return
-            self._record(route, error)
+            self._record(error)
             raise (after_commit(error) if self.committed else error) from error.__cause__
         except BaseException:
-            self._record(route, None)
+            self._record(None)
             raise
         finally:
             if self._stream is not None:
                 await self._stream.close()
 
-    async def end_early(self, route: Route) -> None:
+    async def end_early(self) -> None:
         """End the answer well where it is: the caller's `time_limit` is up. The backend's connection is closed."""
         stream = self._stream if self._began is not None else None  # between two attempts there is none
         self._held += self._empty_ends() if stream is None else stream.time_limit()
         try:
             with self.watchdog:
-                await self._complete(route, AttemptOutcome.CANCELLED if stream is None else AttemptOutcome.SERVED)
+                await self._complete(AttemptOutcome.CANCELLED if stream is None else AttemptOutcome.SERVED)
         except GatewayError as error:
             if self._completed:
                 return
-            self._record(route, error)
+            self._record(error)
             raise
 
-    async def _serve(self, route: Route, began: float) -> None:
+    async def _serve(self, lease: Lease, began: float) -> None:
         """Open, relay, complete. A usage that does not come ends the waiting for it, and nothing else."""
         try:
             with self.watchdog:
-                await self._open(route, began)
-                await self._relay(route)
+                await self._begin(lease, began)
+                await self._relay()
         except UsageMissingError:
             assert self._stream is not None, "its answer is whole"  # noqa: S101 - narrows the type
             self._held += self._stream.settle()
@@ -124,28 +145,47 @@ class Relay:
             await self._flush_held()
             raise
         with self.watchdog:
-            await self._complete(route)
+            await self._complete()
 
-    async def _open(self, route: Route, began: float) -> None:
+    async def _begin(self, lease: Lease, began: float) -> None:
+        """Open the answer. With a race, that is when something is in it, and perhaps of another backend."""
         # Beams do not stream: their first token comes with their last, and only the deadline can say when that is late.
         beams = self._generation.sampling.get("use_beam_search")
-        self.watchdog.expect(NEVER if beams else began + route.timeouts.first_token, _no_first_token)
+        self.watchdog.expect(NEVER if beams else began + lease.endpoint.timeouts.first_token, _no_first_token)
         self._stopwatch.wait()
+        race = self._race
         try:
-            self._stream = await route.backend.open(self._generation, route.model, self._call.request_id)
+            if race is None:
+                self._stream = await self._open(lease)
+                return
+            self._stream, pieces = await race.run()
         finally:
-            self._stopwatch.upstream_done()
+            now = self._stopwatch.upstream_done()
+            if race is not None:
+                self._follow(race.leader)
+        if pieces:
+            self._stopwatch.arrived(now)
+        await self._deliver(pieces, now)
 
-    async def _relay(self, route: Route) -> None:
+    def _follow(self, leader: Lease) -> None:
+        """The attempt that counts is that of whoever leads the race."""
+        self._lease = leader
+        self.call.backend, self.call.address = leader.endpoint.name, leader.endpoint.address.url
+
+    def _open(self, lease: Lease) -> Awaitable[AnswerStream]:
+        return lease.endpoint.backend.open(self._generation, lease.model, self.call.request_id)
+
+    async def _relay(self) -> None:
         """Read until nothing more comes. The hot loop: one step for each read, and no more than it needs."""
         stream, watchdog, stopwatch = self._stream, self.watchdog, self._stopwatch
         assert stream is not None, "opened before"  # noqa: S101 - narrows the type
-        idle = route.timeouts.idle
+        self.call.spent = stream.usage
+        idle = self._timeouts.idle
         idle_until: float | None = None  # None: something has come since the timer was set, or it never was
         while not stream.finished:
             now = stopwatch.wait()
             if stream.whole:
-                return await self._read_usage(stream, route, now)
+                return await self._read_usage(stream, now)
             if self.committed:
                 idle_until = idle_until or now + idle
                 watchdog.extend(idle_until)
@@ -156,25 +196,27 @@ class Relay:
                 if pieces:
                     stopwatch.arrived(now)
             if pieces or self._held:
-                await self._deliver(pieces or [], route, now)
+                await self._deliver(pieces or [], now)
         return None
 
-    async def _read_usage(self, stream: AnswerStream, route: Route, now: float) -> None:
+    async def _read_usage(self, stream: AnswerStream, now: float) -> None:
         """Read what comes after the last end, for a while: the usage, and ends that waited for it."""
-        until = now + route.timeouts.usage
+        until = now + self._timeouts.usage
         if self.committed:
             await self._send_held()  # all its text is here
         while not stream.finished:
             self.watchdog.expect(until, _no_usage)
             self._stopwatch.wait()
             pieces = await stream.read()
-            await self._deliver(pieces, route, self._stopwatch.upstream_done())
+            await self._deliver(pieces, self._stopwatch.upstream_done())
 
-    async def _deliver(self, pieces: list[Piece], route: Route, now: float) -> None:
+    async def _deliver(self, pieces: list[Piece], now: float) -> None:
         if not self.committed:
             self._held += pieces
             if any(piece.has_content for piece in self._held):
-                await self._commit(route)
+                assert self._lease is not None, "an attempt is under way"  # noqa: S101 - narrows the type
+                self._lease.answered()
+                await self._commit()
             return
         if self._interval:
             self._held += pieces
@@ -186,10 +228,10 @@ class Relay:
             self._flush_at = now + self._interval
         await self._send(pieces)
 
-    async def _commit(self, route: Route) -> None:
+    async def _commit(self) -> None:
         """Write Started and, alone, the first piece with something in it; then what came with it."""
         pieces, self._held = self._held, []
-        await self._start(route)
+        await self._start()
         opening, pieces = _opening(pieces)
         if opening:
             await self._emit(Piece.joined(opening))
@@ -198,7 +240,8 @@ class Relay:
             self._held, self._held_bytes = pieces, sum(piece.size for piece in pieces)
         elif pieces:
             await self._send(pieces)
-        self.watchdog.expect(time.monotonic() + route.timeouts.idle, _silent)
+        if self._lease is not None:
+            self.watchdog.expect(time.monotonic() + self._lease.endpoint.timeouts.idle, _silent)
 
     async def _flush_held(self) -> None:
         """Deliver what a backend sent before it failed, though the caller's interval still held it back."""
@@ -211,11 +254,15 @@ class Relay:
         if pieces:
             await self._send(pieces)
 
-    async def _start(self, route: Route) -> None:
+    async def _start(self) -> None:
         self.committed = True
         model = self._stream.model if self._stream is not None else None
-        self._call.model = model or route.model
-        await self._emit(Started(self._call.model, route.backend.name, self.attempts + (self._began is not None)))
+        call, lease = self.call, self._lease
+        if lease is None:  # the time limit was up before anybody was asked
+            await self._emit(Started(call.model or "", call.backend or "", self.attempts))
+            return
+        call.model = model or lease.model
+        await self._emit(Started(call.model, lease.endpoint.name, self.attempts + (self._began is not None)))
 
     async def _send(self, pieces: list[Piece]) -> None:
         """Write pieces, neighbours of one choice as one."""
@@ -227,26 +274,25 @@ class Relay:
             if end == len(pieces) or pieces[end].index != pieces[start].index:
                 run = pieces[start:end]
                 # An end without anything else in it is not a delta that was merged away.
-                self._call.merged += sum(piece.has_content for piece in run[1:])
+                self.call.merged += sum(piece.has_content for piece in run[1:])
                 await self._emit(Piece.joined(run) if len(run) > 1 else run[0])
                 start = end
 
     async def _emit(self, event: Event) -> None:
-        self.watchdog.hold()
-        self._stopwatch.wait()
+        self.watchdog.hold(self._stopwatch.wait() + self._max_stall)
         try:
             await self._write(event)
         finally:
             self._stopwatch.client_done()
 
-    async def _complete(self, route: Route, outcome: AttemptOutcome = AttemptOutcome.SERVED) -> None:
+    async def _complete(self, outcome: AttemptOutcome = AttemptOutcome.SERVED) -> None:
         """Write what is left, and Completed."""
-        call = self._call
+        call = self.call
         if not self.committed:
-            await self._commit(route)
+            await self._commit()
         await self._send_held()
         call.usage = self._cost()
-        attempts = (*call.attempts, *self._ended(route, outcome, None))
+        attempts = (*call.attempts, *self._ended(outcome, None))
         call.attempts[:] = attempts
         self._began = None
         # From here on the answer has its one good ending. What still passes, a deadline or the grace of a drain, while
@@ -263,23 +309,23 @@ class Relay:
         except TimeoutError:
             return None
 
-    def _record(self, route: Route, error: GatewayError | None) -> None:
+    def _record(self, error: GatewayError | None) -> None:
         """Keep how an attempt ended that did not serve; what ended it from this side does not blame the backend."""
         failed = error is not None and not isinstance(error, DeadlineExceeded | Interrupted)
         outcome = AttemptOutcome.FAILED if failed else AttemptOutcome.CANCELLED
-        self._call.attempts += self._ended(route, outcome, error.reason if error is not None and failed else None)
+        self.call.attempts += self._ended(outcome, error.reason if error is not None and failed else None)
         self._began = None
-        self._call.usage = self._cost()
+        self.call.usage = self._cost()
 
     def _cost(self) -> Usage:
         """What the attempt has cost; of one that was given up before its answer began nobody can tell."""
         return self._stream.usage() if self._stream is not None else Usage(estimated=True)
 
-    def _ended(self, route: Route, outcome: AttemptOutcome, reason: str | None) -> tuple[Attempt, ...]:
+    def _ended(self, outcome: AttemptOutcome, reason: str | None) -> tuple[Attempt, ...]:
         """The attempt that is under way, as it ended; none between two attempts."""
-        if self._began is None:
+        if self._began is None or self._lease is None:
             return ()
-        return (Attempt(route.backend.name, outcome, reason, time.monotonic() - self._began),)
+        return (Attempt(self._lease.endpoint.name, outcome, reason, time.monotonic() - self._began),)
 
     def _empty_ends(self) -> list[Piece]:
         return [Piece(i, finish=Finish(FinishReason.TIME_LIMIT)) for i in range(self._generation.choices)]

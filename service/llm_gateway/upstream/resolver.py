@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The addresses behind a name: a headless Service has one for each of its pods."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from llm_gateway.upstream.spec import Address
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+LOG = logging.getLogger(__name__)
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+async def resolve(url: str) -> Sequence[Address]:
+    """Every address behind a URL's host, in order. Raises OSError where the name cannot be resolved."""
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme]
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+    addresses = sorted({str(info[4][0]) for info in found})
+    return [Address(f"{parts.scheme}://{_in_brackets(ip)}:{port}{parts.path}", parts.netloc) for ip in addresses]
+
+
+class Refresher:
+    """Calls `refresh` every `interval` seconds, from `start` to `stop`."""
+
+    def __init__(self, refresh: Callable[[], Awaitable[None]], *, interval: float) -> None:
+        self._refresh = refresh
+        self._interval = interval
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._task = asyncio.create_task(self._run(), name="resolve-backends")
+
+    async def stop(self) -> None:
+        """End."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval)
+            try:
+                await self._refresh()
+            except Exception:  # a bug must not end the looking-up; the addresses stay as they were
+                LOG.exception("looking up the backends failed on a bug")
+
+
+def _in_brackets(ip: str) -> str:
+    return f"[{ip}]" if ":" in ip else ip

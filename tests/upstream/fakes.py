@@ -41,6 +41,7 @@ class FakeBackend:
 
     name: str = "fake"
     dialect: str = "vllm"
+    probe_patience: float = 1.0
     readiness: Readiness = Readiness.READY
     says: Load | None = None
     refuses: UnsupportedParameter | None = None

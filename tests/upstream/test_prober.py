@@ -119,6 +119,13 @@ async def test_what_a_backend_says_of_its_load_reaches_the_endpoint(prober: Prob
     assert [*loads, endpoint.load] == [7.0, 0.0]
 
 
+async def test_one_that_wants_to_be_asked_less_often_is(prober: Prober) -> None:
+    watched(prober, often := FakeBackend(), seldom := FakeBackend(probe_patience=1e6))
+    await until(lambda: often.probes > 3)
+
+    assert seldom.probes == 1
+
+
 async def test_one_that_is_forgotten_is_asked_no_more(prober: Prober) -> None:
     (endpoint,) = watched(prober, backend := FakeBackend())
     await until(lambda: backend.probes)

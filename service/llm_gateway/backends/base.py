@@ -74,6 +74,9 @@ class Backend(Protocol):
     dialect: str
     """What it speaks: "vllm", "openai", "sglang", "llamacpp", "ollama" or "generic"."""
 
+    probe_patience: float
+    """How much less often than others it is asked whether it can serve: 1 for as often."""
+
     def refusal(self, asked: Generation | TokenQuery) -> UnsupportedParameter | None:
         """Why this dialect cannot honour a request, whose every field it must honour; None where it can."""
 

@@ -36,11 +36,15 @@ class RawLength(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Probing:
-    """How to ask whether it can serve: the first of `paths` that exists; the statuses that mean ready, and loading."""
+    """How to ask whether it can serve: the first of `paths` that exists; the statuses that mean ready, and loading.
+
+    `patience`: it is asked so much less often than others.
+    """
 
     paths: tuple[str, ...]
     ready: frozenset[int]
     loading: frozenset[int] = frozenset()
+    patience: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +138,6 @@ _USAGE = {"include_usage": True}
 # It answers, and refuses this key, or this many requests: that is for the calls to say, which say it better than
 # "no healthy backend" would.
 _ALIVE = frozenset({200, 401, 403, 429})
-_MODELS = Probing(("/v1/models",), _ALIVE)
 
 # --------------------------------------------------------------------------------------------------- the dialects
 
@@ -168,7 +171,7 @@ OPENAI = Dialect(
     extensions=None,
     stream_options=_USAGE | {"include_obfuscation": False},
     developer="developer",
-    probing=_MODELS,
+    probing=Probing(("/v1/models",), _ALIVE, patience=15.0),  # a service of others, that counts requests
 )
 
 SGLANG = Dialect(

@@ -73,6 +73,7 @@ class OpenAIBackend:
     ) -> None:
         self.name = name
         self.dialect = dialect.name
+        self.probe_patience = dialect.probing.patience
         self._dialect = dialect
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._http = HttpClient(url, headers=headers, connect_timeout=connect_timeout, host=host)

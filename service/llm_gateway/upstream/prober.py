@@ -46,7 +46,8 @@ class Prober:
 
     def watch(self, pool: Pool, endpoint: Endpoint) -> None:
         """Ask an endpoint from now on, and tell its pool."""
-        tasks = [self._every(self._intervals.readiness, lambda: self._probe(pool, endpoint))]
+        pause = self._intervals.readiness * endpoint.backend.probe_patience
+        tasks = [self._every(pause, lambda: self._probe(pool, endpoint))]
         if self._intervals.load is not None:
             tasks.append(self._every(self._intervals.load, lambda: self._read_load(endpoint)))
         self._tasks[endpoint] = tasks

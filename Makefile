@@ -30,7 +30,7 @@ doctor: ## what this machine can run, and why not
 	@$(PYTHON) .ci/doctor
 
 ##@ Check it
-.PHONY: test check unit test-vllm bench mutants
+.PHONY: test check unit test-vllm chaos bench mutants
 test: check ## all static checks, then all tests that need no more than this machine, with coverage
 	$(BIN)/pytest --cov --cov-report=term
 
@@ -41,6 +41,7 @@ check: .venv/.dev ## the static half, in seconds
 	$(BIN)/buf lint proto
 	$(BIN)/buf breaking proto --against proto/baseline.binpb
 	$(BIN)/python .ci/proto --check
+	@$(BIN)/llm-gateway schema | cmp --silent - $(SCHEMA) || { echo "$(SCHEMA) is out of date: run \`make schema\`"; exit 1; }
 	$(BIN)/lint-imports --no-logo --cache-dir .cache/import-linter
 
 unit: .venv/.dev ## pytest alone: make unit ARGS="-k sse -x"
@@ -49,20 +50,28 @@ unit: .venv/.dev ## pytest alone: make unit ARGS="-k sse -x"
 test-vllm: .venv/.dev ## the gateway in front of a real vLLM: VLLM_URL, else one on the CPU
 	CACHE=$(CURDIR)/.cache/vllm-cpu $(BIN)/pytest -m vllm --timeout 600 tests/vllm $(ARGS)
 
-bench: .venv/.dev ## CPU per token and request, latency added, memory; PEERS=1 compares with vllm-router
+chaos: .venv/.dev ## random faults under steady traffic, every answer checked: make chaos SECONDS=600 SEED=1
+	$(BIN)/python -m tests.chaos
+
+bench: .venv/.dev ## CPU per token, latency, memory; PEERS=1 compares with vllm-router, BEFORE=revision with that
 	$(BIN)/python -m tests.bench $(ARGS)
 
 mutants: .venv/.dev ## break the modules of .ci/mutants.toml on purpose; prints the kill ratio and the survivors
 	$(BIN)/python .ci/mutants $(ARGS)
 
 ##@ Change it
-.PHONY: format proto lock release-baseline clean
+.PHONY: format proto schema lock release-baseline clean
 format: .venv/.dev ## format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix --quiet || true
 	$(BIN)/ruff format --quiet
 
 proto: .venv/.dev ## generate service/llm_gateway/v1 from proto/
 	$(BIN)/python .ci/proto
+
+SCHEMA := service/llm_gateway/config.schema.json
+schema: .venv/.dev ## generate config.schema.json from the rules of the CONFIG_FILE
+	$(BIN)/llm-gateway schema > .cache/config.schema.json
+	mv .cache/config.schema.json $(SCHEMA)
 
 LOCK = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet $(if $(UPGRADE),--upgrade)
 lock: .venv/.dev ## write the locks after a change of pyproject.toml; UPGRADE=1 takes the newest releases

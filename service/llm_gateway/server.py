@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The gRPC server: its options, its interceptors, its life from start to drain."""
+"""The servers: their options, their interceptors, their life from start to drain.
+
+gRPC for callers and, on a port of its own, for the operator; HTTP for Prometheus.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from aiohttp import web
 from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.aiohttp import make_aiohttp_handler
 
+from llm_gateway.admin import SERVICE as ADMIN_SERVICE
 from llm_gateway.interceptors.access_log import AccessLog
-from llm_gateway.interceptors.errors import Errors
+from llm_gateway.interceptors.errors import Errors, LastResort
 from llm_gateway.interceptors.request_context import RequestContext
+from llm_gateway.observability.journal import Journal, Phase
 from llm_gateway.servicer import SERVICE
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
+    from prometheus_client.registry import Collector
+
+    from llm_gateway.admin import AdminServicer
     from llm_gateway.admission import Admission
     from llm_gateway.health import HealthBoard
     from llm_gateway.interceptors.around import Around
@@ -35,10 +46,16 @@ CLEANUP_WAIT = 5.0
 """Seconds that calls have to clean up once they were ended."""
 STATUS_WAIT = 0.5
 """Seconds that the last statuses have to leave before connections are closed; an open health Watch lasts as long."""
+LAST_WORDS_WAIT = 0.1
+"""The same for the operator and for Prometheus, who have had time until then."""
 
 
 class PortInUseError(Exception):
-    """The address cannot be listened on."""
+    """The address cannot be listened on; `setting` is the one that chooses another port."""
+
+    def __init__(self, address: str, setting: str) -> None:
+        super().__init__(f"cannot listen on {address}")
+        self.setting = setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,17 +102,22 @@ def channel_options(options: ServerOptions) -> list[tuple[str, int]]:
     return settings
 
 
-def interceptors(*, timeout: float) -> Sequence[Around]:
+def interceptors(journal: Journal, *, timeout: float) -> Sequence[Around]:
     """What happens around every call, outermost first."""
     return (
         RequestContext(timeout=timeout),  # everything further in works on its record
-        AccessLog(),  # sees the status that Errors decided on
+        LastResort(),  # a bug in one of those below
+        AccessLog(journal),  # sees the status that Errors decided on
         Errors(),  # innermost: whatever a handler raises is one of its business
     )
 
 
 class Server:
-    """Serves until it is told to end, then drains. `exit_code` says whether calls had to be cut off."""
+    """Serves until it is told to end, then drains.
+
+    `admin` and `metrics` are served beside it where they are set: started before it and stopped after it, so that they
+    tell of a drain too.
+    """
 
     def __init__(
         self,
@@ -105,37 +127,40 @@ class Server:
         health: HealthBoard,
         options: ServerOptions,
         timeout: float,
+        journal: Journal | None = None,
     ) -> None:
         self._admission = admission
         self._health = health
         self._options = options
-        self._grpc = grpc.aio.server(interceptors=interceptors(timeout=timeout), options=channel_options(options))
-        servicer.add_to(self._grpc)
-        health.add_to(self._grpc)
-        if options.reflection:
-            reflection.enable_server_reflection((SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME), self._grpc)
+        self._journal = journal or Journal()
+        self._grpc = _grpc_server(SERVICE, servicer, health, options, interceptors(self._journal, timeout=timeout))
         self._ending = asyncio.Event()
         self._hurry = asyncio.Event()
         self._delay = options.drain_delay
         self.port = 0
+        self.admin: AdminServer | None = None
+        self.metrics: MetricsServer | None = None
 
     @property
     def in_flight(self) -> int:
         """How many calls run."""
         return self._admission.statistics().in_flight
 
+    @property
+    def queued(self) -> int:
+        """How many calls wait for a seat."""
+        return self._admission.statistics().queued
+
     async def start(self) -> None:
         """Listen. Raises PortInUseError."""
-        host = _in_brackets(self._options.host)
-        address = f"{host}:{self._options.port}"
-        try:
-            self.port = self._grpc.add_insecure_port(address)
-        except RuntimeError as error:
-            raise PortInUseError(f"cannot listen on {address}") from error
+        for beside in self._beside():
+            await beside.start()
+        self.port = _listen(self._grpc, self._options, "PORT")  # last: gRPC lets go only of a port that it serves
         await self._health.start()  # first: no probe is to meet a gateway that knows no name yet
         await self._grpc.start()
         _do_not_preempt_the_loop()
-        LOG.info("listening", extra={"address": f"{host}:{self.port}"})
+        self._journal.phase = Phase.SERVING
+        LOG.info("listening", extra={"address": f"{_in_brackets(self._options.host)}:{self.port}"})
 
     def heed_signals(self) -> None:
         """Drain at SIGTERM and SIGINT, once `run` is reached. Said before `start`, lest one that is early kills."""
@@ -162,7 +187,8 @@ class Server:
 
     async def drain(self) -> int:
         """End in order: say so, admit for a while, then nobody new, wait for the running calls, close."""
-        LOG.info("draining", extra={"in_flight": self.in_flight})
+        LOG.info("draining", extra={"in_flight": self.in_flight, "queued": self.queued})
+        self._journal.phase = Phase.DRAINING
         self._health.drain()
         await self._unless_hurried(asyncio.sleep(self._delay))
         self._admission.drain()
@@ -179,6 +205,11 @@ class Server:
         """Close the connections, and what still runs on them."""
         await self._health.stop()
         await self._grpc.stop(STATUS_WAIT)
+        for beside in self._beside():
+            await beside.stop()
+
+    def _beside(self) -> Sequence[AdminServer | MetricsServer]:
+        return [beside for beside in (self.admin, self.metrics) if beside is not None]
 
     async def _unless_hurried(self, waiting: Coroutine[Any, Any, None], limit: float | None = None) -> None:
         """Wait for something, until it is over, `limit` seconds have passed, or somebody hurries us."""
@@ -194,6 +225,90 @@ class Server:
         """Ctrl-C: nobody looks for us through a Service, so there is nothing to wait for before the drain."""
         self._delay = 0.0
         self.end()
+
+
+class AdminServer:
+    """AdminService on a port of its own, with reflection and health like the main one."""
+
+    def __init__(
+        self,
+        servicer: AdminServicer,
+        *,
+        health: HealthBoard,
+        options: ServerOptions,
+        timeout: float,
+        journal: Journal,
+    ) -> None:
+        self._servicer = servicer
+        self._options = options
+        self._grpc = _grpc_server(ADMIN_SERVICE, servicer, health, options, interceptors(journal, timeout=timeout))
+        self.port = 0
+
+    async def start(self) -> None:
+        """Listen. Raises PortInUseError."""
+        self.port = _listen(self._grpc, self._options, "ADMIN__PORT")
+        await self._grpc.start()
+        LOG.info("listening for the operator", extra={"address": f"{_in_brackets(self._options.host)}:{self.port}"})
+
+    async def stop(self) -> None:
+        """Let those who watch go, and whoever does not read at once."""
+        self._servicer.close()
+        await self._grpc.stop(LAST_WORDS_WAIT)
+
+
+class MetricsServer:
+    """`/metrics` for Prometheus: what a collector gives, and what the kernel knows of the process."""
+
+    def __init__(self, collector: Collector, *, host: str, port: int) -> None:
+        self._host = host
+        self._asked_port = port
+        registry = CollectorRegistry()
+        registry.register(collector)
+        ProcessCollector(registry=registry)
+        application = web.Application()
+        application.router.add_get("/metrics", make_aiohttp_handler(registry))
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=LAST_WORDS_WAIT)
+        self.port = 0
+
+    async def start(self) -> None:
+        """Listen. Raises PortInUseError."""
+        await self._runner.setup()
+        address = f"{_in_brackets(self._host)}:{self._asked_port}"
+        try:
+            await web.TCPSite(self._runner, self._host, self._asked_port).start()
+        except OSError as error:
+            raise PortInUseError(address, "METRICS__PORT") from error
+        self.port = int(self._runner.addresses[0][1])
+        LOG.info("listening for Prometheus", extra={"address": f"{_in_brackets(self._host)}:{self.port}"})
+
+    async def stop(self) -> None:
+        """Close the connections."""
+        await self._runner.cleanup()
+
+
+def _grpc_server(
+    service: str,
+    servicer: LLMServicer | AdminServicer,
+    health: HealthBoard,
+    options: ServerOptions,
+    around: Sequence[Around],
+) -> grpc.aio.Server:
+    """A server of one of our services, and of what belongs to each: health, and reflection where it is wanted."""
+    server = grpc.aio.server(interceptors=around, options=channel_options(options))
+    servicer.add_to(server)
+    health.add_to(server)
+    if options.reflection:
+        reflection.enable_server_reflection((service, HEALTH_SERVICE, reflection.SERVICE_NAME), server)
+    return server
+
+
+def _listen(server: grpc.aio.Server, options: ServerOptions, setting: str) -> int:
+    """Bind to the address of the options; gives the port. Raises PortInUseError."""
+    address = f"{_in_brackets(options.host)}:{options.port}"
+    try:
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise PortInUseError(address, setting) from error
 
 
 def _do_not_preempt_the_loop() -> None:

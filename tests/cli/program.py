@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 SCRIPT = Path(sys.executable).with_name("llm-gateway")
 PATIENCE = 50.0
-OURS = {"LLM_GATEWAY_ADDR", "LLM_DEFAULT_MODEL", "SECRETS_DIR", *(name for name, _, _ in variables())}
+BESIDE_SETTINGS = {"LLM_GATEWAY_ADDR", "LLM_GATEWAY_ADMIN_ADDR", "LLM_DEFAULT_MODEL", "SECRETS_DIR"}
+OURS = BESIDE_SETTINGS | {name for name, _, _ in variables()}
 
 
 def environment(**variables: str) -> dict[str, str]:

@@ -74,7 +74,7 @@ def test_the_readme_has_the_call_that_everybody_begins_with() -> None:
     assert GRPCURL in README
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/simulator.md", "docs/vllm-fields.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/metrics.md", "docs/simulator.md", "docs/vllm-fields.md"])
 def test_what_is_linked_to_is_there(document: str) -> None:
     path = ROOT / document
     links = re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ from llm_gateway import __version__
 from llm_gateway.cli import app
 from tests.cli.program import run
 
-COMMANDS = ["chat", "check", "demo", "models", "serve", "simulate"]
+COMMANDS = ["cancel", "chat", "check", "demo", "models", "schema", "serve", "simulate", "status"]
 
 
 def invoke(*arguments: str) -> tuple[int, str]:
@@ -51,7 +51,7 @@ def test_every_command_has_a_sentence_in_the_help() -> None:
     assert [name for name in COMMANDS if f" {name} " not in text] == []
 
 
-@pytest.mark.parametrize("name", ["serve", "check", "chat", "simulate", "models"])
+@pytest.mark.parametrize("name", ["serve", "check", "chat", "simulate", "models", "status", "cancel"])
 def test_a_command_whose_exit_code_matters_says_which_there_are(name: str) -> None:
     code, text = invoke(name, "--help")
 

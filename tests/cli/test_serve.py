@@ -10,6 +10,7 @@ import socket
 import pytest
 
 from tests.cli.program import Program, run
+from tests.kit.gateway import NO_BACKEND, config_file
 
 LOCAL = {"PORT": "0", "SERVER__HOST": "127.0.0.1", "SERVER__DRAIN_DELAY_MS": "0"}
 
@@ -24,6 +25,24 @@ async def test_wrong_settings_are_a_line_each_and_exit_code_2() -> None:
         "TIMEOUTS__IDEL_MS",
         "VLLM_URL",
     ]
+
+
+async def test_a_wrong_file_is_a_line_for_each_fault_and_exit_code_2() -> None:
+    with config_file([{"name": "a b", "backends": [{"name": "a"}]}]) as path:
+        done = await run("serve", CONFIG_FILE=str(path), LOG_LEVEL="error")
+
+    assert done.code == 2
+    assert [line.partition(" ")[0] for line in done.err.splitlines()] == ["models[0].name", "models[0].backends[0].url"]
+
+
+async def test_a_setting_that_has_no_effect_is_logged() -> None:
+    with config_file([{"name": "m", "backends": [{"name": "a", "url": NO_BACKEND}]}]) as path:
+        async with Program("serve", env=LOCAL | {"CONFIG_FILE": str(path), "VLLM_URL": NO_BACKEND}) as gateway:
+            lines = await gateway.until('"listening"')
+            gateway.terminate()
+            await gateway.exit_code()
+
+    assert "VLLM_URL: is not used" in lines
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -104,6 +104,15 @@ def test_so_many_gaps_do_not_exceed_a_percentile_and_no_smaller_gap_will_do(gaps
         assert sum(gap < value for gap in gaps) < needed
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, MAX_GAPS, MAX_GAPS + 1, MAX_GAPS + 2, 5 * MAX_GAPS + 3])
+def test_what_came_is_counted_exactly_though_few_gaps_are_kept(count: int) -> None:
+    stopwatch = Stopwatch()
+    for now in range(count):
+        stopwatch.arrived(float(now))
+
+    assert stopwatch.arrivals == count
+
+
 @pytest.mark.parametrize("count", [MAX_GAPS - 1, MAX_GAPS, MAX_GAPS + 1, 10 * MAX_GAPS])
 def test_the_gaps_of_a_long_answer_take_bounded_memory_and_still_tell(count: int) -> None:
     gaps = [index % 100 + 1 for index in range(count)]

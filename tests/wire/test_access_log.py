@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from llm_gateway.interceptors.access_log import AccessLog
 from llm_gateway.observability.call import CURRENT_CALL, Call
+from llm_gateway.observability.journal import Journal
 from llm_gateway.simulator import Behaviour, Fault
 from llm_gateway.v1 import llm_service_pb2 as pb
 from tests.kit.calls import chat_request, stream, unary, until
@@ -196,7 +197,7 @@ async def test_a_handler_that_grpc_cancels_is_told_by_the_time_that_is_left(
     clock: Any = Clock(remaining)
     token = CURRENT_CALL.set(Call("r-1", "ChatCompletion", deadline=0.0, timeout=1.0))
     with pytest.raises(asyncio.CancelledError):
-        await AccessLog().around("/llm_gateway.v1.LLMService/ChatCompletion", clock, handler)
+        await AccessLog(Journal()).around("/llm_gateway.v1.LLMService/ChatCompletion", clock, handler)
     CURRENT_CALL.reset(token)
 
     line = await line_of(logs)
@@ -214,7 +215,7 @@ async def test_a_call_that_had_failed_before_its_caller_left_is_told_as_failed(l
     clock: Any = Clock(None)
     token = CURRENT_CALL.set(call)
     with pytest.raises(asyncio.CancelledError):
-        await AccessLog().around("/llm_gateway.v1.LLMService/ChatCompletion", clock, handler)
+        await AccessLog(Journal()).around("/llm_gateway.v1.LLMService/ChatCompletion", clock, handler)
     CURRENT_CALL.reset(token)
 
     line = await line_of(logs)

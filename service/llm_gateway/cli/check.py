@@ -5,60 +5,45 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from llm_gateway.app import make_backend
+from llm_gateway.app import model_specs, read_config
+from llm_gateway.cli.asking import ask_all
 from llm_gateway.cli.screen import complain, say, show, table
-from llm_gateway.cli.serve import WRONG_SETTINGS, settings_or_complaint
-from llm_gateway.errors import GatewayError
-from llm_gateway.settings import effective, variables
+from llm_gateway.cli.serve import WRONG_SETTINGS, complain_about, settings_or_complaint
+from llm_gateway.config_file import ConfigFileError
+from llm_gateway.settings import effective, notes, variables
+from llm_gateway.upstream.spec import ANY_MODEL
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llm_gateway.cli.asking import Finding, ModelFindings
+    from llm_gateway.config_file import Config
     from llm_gateway.settings import Settings
 
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """What the backend said; `error` says what is wrong with it."""
-
-    healthy: bool
-    models: tuple[str, ...]
-    error: str | None
-
-    @property
-    def answers(self) -> bool:
-        """Whether it can serve: it is healthy and lists its models, so that it takes our key as well."""
-        return self.healthy and self.error is None
+MANY_MODELS = 3
 
 
 def check(*, as_json: bool) -> int:
-    """Print the settings and what the backend says. Gives the exit code."""
+    """Print the settings, the models, and what each backend says. Gives the exit code."""
     settings = settings_or_complaint()
     if settings is None:
         return WRONG_SETTINGS
+    try:
+        config = read_config(settings)
+    except ConfigFileError as error:
+        return complain_about(error)
     if not as_json:
         _show_settings(settings)
-    found = asyncio.run(ask_backend(settings))
+    for note in notes(settings):
+        complain(note)
+    models = asyncio.run(ask_all(model_specs(settings, config), settings))
     if as_json:
-        say(_as_json(settings, found))
+        say(_as_json(settings, config, models))
     else:
-        _show_findings(settings, found)
-    return 0 if found.answers else 1
-
-
-async def ask_backend(settings: Settings) -> Findings:
-    """Ask for the backend's health and its models."""
-    backend = make_backend(settings)
-    healthy = False
-    try:
-        healthy = await backend.is_healthy()
-        models = tuple(model.name for model in await backend.list_models())
-    except GatewayError as error:
-        return Findings(healthy, (), f"{error.reason}: {error.message}")
-    finally:
-        await backend.close()
-    return Findings(healthy, models, None)
+        _show_models(settings, models)
+    return 0 if all(model.answers for model in models) else 1
 
 
 def _show_settings(settings: Settings) -> None:
@@ -71,22 +56,78 @@ def _show_settings(settings: Settings) -> None:
     say("")
 
 
-def _show_findings(settings: Settings, found: Findings) -> None:
-    say(f"{settings.vllm_url} {'is healthy' if found.healthy else 'is not healthy'}")
-    if found.error is not None:
-        complain(found.error)
-        return
-    say(f"serves {', '.join(found.models) or 'no model'}")
-    if settings.default_model not in {None, *found.models}:
+def _show_models(settings: Settings, models: Sequence[ModelFindings]) -> None:
+    """Every address of every backend, and then what is wrong."""
+    columns = ("Model", "Aliases", "Backend", "Dialect", "Address", "Priority", "Weight", "Answers", "Serves")
+    models_table = table(*columns)
+    for model in models:
+        names = (model.spec.name or "any", ", ".join(model.spec.aliases))
+        for finding in model.found:
+            models_table.add_row(*names, *_row(finding))
+    show(models_table)
+    for model in models:
+        for finding in model.found:
+            for fault in _faults(finding):
+                complain(f"{finding.spec.name} at {finding.url}: {fault}")
+        if not model.answers:
+            complain(f"{model.spec.name or 'any model'}: no backend that gets calls answers")
+    served = [name for model in models if model.spec.name == ANY_MODEL for f in model.found for name in f.models or ()]
+    if served and settings.default_model not in {None, *served}:
         complain(f"DEFAULT_MODEL: {settings.default_model} is not served")
 
 
-def _as_json(settings: Settings, found: Findings) -> str:
-    backend = {
-        "url": settings.vllm_url,
-        "answers": found.answers,
-        "healthy": found.healthy,
-        "models": found.models,
-        "error": found.error,
+def _row(finding: Finding) -> Sequence[str]:
+    spec = finding.spec
+    models = finding.models or ()
+    serves = ", ".join(models[:MANY_MODELS])
+    if len(models) > MANY_MODELS:
+        serves += f" and {len(models) - MANY_MODELS} more"
+    answers = "yes" if finding.answers else "no"
+    return (spec.name, spec.dialect, finding.url, str(spec.tier), str(spec.weight), answers, serves)
+
+
+def _faults(finding: Finding) -> Sequence[str]:
+    """What is wrong with it, in a sentence each."""
+    faults = []
+    if finding.error is not None:
+        faults.append(finding.error)
+    elif not finding.answers:
+        faults.append(f"it is {finding.readiness}")
+    if finding.lacks is not None:
+        faults.append(f"it does not list {finding.lacks} among its models")
+    return faults
+
+
+def _as_json(settings: Settings, config: Config | None, models: Sequence[ModelFindings]) -> str:
+    found = {
+        "settings": dict(effective(settings)),
+        "notes": list(notes(settings)),
+        "config_version": None if config is None else config.version,
+        "models": [_model_as_json(model) for model in models],
     }
-    return json.dumps({"settings": dict(effective(settings)), "backend": backend}, ensure_ascii=False)
+    return json.dumps(found, ensure_ascii=False)
+
+
+def _model_as_json(model: ModelFindings) -> dict[str, Any]:
+    return {
+        "name": model.spec.name or None,
+        "aliases": model.spec.aliases,
+        "answers": model.answers,
+        "backends": [_backend_as_json(finding) for finding in model.found],
+    }
+
+
+def _backend_as_json(finding: Finding) -> dict[str, Any]:
+    spec = finding.spec
+    return {
+        "name": spec.name,
+        "dialect": spec.dialect,
+        "url": finding.url,
+        "model": spec.model,
+        "priority": spec.tier,
+        "weight": spec.weight,
+        "answers": finding.answers,
+        "readiness": finding.readiness,
+        "models": finding.models,
+        "faults": _faults(finding),
+    }

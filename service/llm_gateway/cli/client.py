@@ -11,12 +11,14 @@ from google.protobuf import json_format
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from llm_gateway.v1.admin_service_pb2_grpc import AdminServiceStub
 from llm_gateway.v1.llm_service_pb2_grpc import LLMServiceStub
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
     from google.rpc.status_pb2 import Status
 
+    from llm_gateway.v1.admin_service_pb2_grpc import AdminServiceAsyncStub
     from llm_gateway.v1.llm_service_pb2_grpc import LLMServiceAsyncStub
 
 OPTIONS = (
@@ -34,15 +36,22 @@ class Client:
     async def __aenter__(self) -> Self:
         self._channel = grpc.aio.insecure_channel(self._address, options=OPTIONS)
         self.stub: LLMServiceAsyncStub = LLMServiceStub(self._channel)
+        self.admin: AdminServiceAsyncStub = AdminServiceStub(self._channel)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._channel.close()
 
 
-def as_json(message: Message, indent: int | None = None) -> str:
-    """A message as JSON, with the field names of the proto."""
-    return json_format.MessageToJson(message, preserving_proto_field_name=True, indent=indent, ensure_ascii=False)
+def as_json(message: Message, indent: int | None = None, *, zeros: bool = False) -> str:
+    """A message as JSON, with the field names of the proto; with `zeros`, fields that are 0 or empty are there too."""
+    return json_format.MessageToJson(
+        message,
+        preserving_proto_field_name=True,
+        always_print_fields_with_no_presence=zeros,
+        indent=indent,
+        ensure_ascii=False,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path  # noqa: TC003 - typer reads annotations at run time
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,13 +21,18 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 
-RUN, ASK, SPEED, LIMITS, VLLM_FLAGS = "Run", "Talk to a gateway", "Speed", "Limits", "vLLM's flags"
+RUN, ASK, OPERATE = "Run", "Talk to a gateway", "Operate a gateway"
+SPEED, LIMITS, VLLM_FLAGS = "Speed", "Limits", "vLLM's flags"
 
 Address = Annotated[str, typer.Option(envvar="LLM_GATEWAY_ADDR", metavar="HOST:PORT", help="The gateway.")]
+AdminAddress = Annotated[
+    str, typer.Option("--address", envvar="LLM_GATEWAY_ADMIN_ADDR", metavar="HOST:PORT", help="Its ADMIN__PORT.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Seconds = Annotated[float, typer.Option(min=0.001, metavar="SECONDS", help="The deadline of the call.")]
 
 DEFAULT_ADDRESS = "localhost:50052"
+DEFAULT_ADMIN_ADDRESS = "localhost:50053"
 
 
 def _print_version(wanted: bool) -> None:
@@ -65,13 +70,22 @@ def serve() -> None:
 
 @app.command(rich_help_panel=RUN)
 def check(as_json: AsJson = False) -> None:
-    """Print the settings in force, secrets masked, and whether the backend answers.
+    """Print the settings in force, secrets masked, the models, and which of their backends answer.
 
-    Exit codes: 0 it answers, 1 it does not, 2 the settings are wrong.
+    Exit codes: 0 every model has a backend that answers, 1 one has none,
+    2 the settings or the CONFIG_FILE are wrong.
     """
     from llm_gateway.cli.check import check as run  # noqa: PLC0415 - slow to import; see above
 
     raise typer.Exit(run(as_json=as_json))
+
+
+@app.command(rich_help_panel=RUN)
+def schema() -> None:
+    """Print the JSON schema of the CONFIG_FILE, for editors and CI."""
+    from llm_gateway.cli.schema import schema as run  # noqa: PLC0415 - slow to import; see above
+
+    raise typer.Exit(run())
 
 
 @app.command(rich_help_panel=RUN)
@@ -143,6 +157,9 @@ def simulate(  # noqa: PLR0913 - one for each option
         float | None,
         typer.Option(min=1, metavar="MS", rich_help_panel=VLLM_FLAGS, help="A comment after so long a silence."),
     ] = None,
+    dialect: Annotated[
+        Literal["vllm", "openai", "sglang", "llamacpp", "ollama"], typer.Option(help="Which server to be.")
+    ] = "vllm",
     vllm_version: Annotated[
         str, typer.Option(metavar="VERSION", rich_help_panel=VLLM_FLAGS, help="Answer as 0.32.0 or 0.33.0 does.")
     ] = "0.33.0",
@@ -169,6 +186,7 @@ def simulate(  # noqa: PLR0913 - one for each option
         max_num_queued_reqs=max_num_queued_reqs,
         tool_parser=tool_parser,
         reasoning_parser=reasoning_parser,
+        dialect=dialect,
         version=vllm_version,
         request_id_headers=request_id_headers,
         prompt_tokens_details=prompt_tokens_details,
@@ -244,3 +262,42 @@ def models(address: Address = DEFAULT_ADDRESS, timeout: Seconds = 10, as_json: A
     from llm_gateway.cli.models import models as run  # noqa: PLC0415 - slow to import; see above
 
     raise typer.Exit(run(address, timeout=timeout, as_json=as_json))
+
+
+@app.command(rich_help_panel=OPERATE)
+def status(
+    *,
+    address: AdminAddress = DEFAULT_ADMIN_ADDRESS,
+    watch: Annotated[bool, typer.Option("--watch", help="Again and again, until Ctrl-C.")] = False,
+    interval: Annotated[float, typer.Option(min=0.1, max=3600, metavar="SECONDS", help="How often, with --watch.")] = 1,
+    timeout: Seconds = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Show a gateway as it is now: models, backends and their health, seats, queue, running calls.
+
+    It must have been started with ADMIN__ENABLED=true.
+
+    Exit codes: 0 here it is, 1 the gateway does not answer, 130 Ctrl-C.
+    """
+    from llm_gateway.cli import status as room  # noqa: PLC0415 - slow to import; see above
+
+    if watch:
+        raise typer.Exit(room.watch(address, interval=interval, as_json=as_json))
+    raise typer.Exit(room.status(address, timeout=timeout, as_json=as_json))
+
+
+@app.command(rich_help_panel=OPERATE)
+def cancel(
+    request_id: Annotated[str, typer.Argument(help="The x-request-id of the call, as `status` and the log have it.")],
+    *,
+    address: AdminAddress = DEFAULT_ADMIN_ADDRESS,
+    timeout: Seconds = 10,
+    as_json: AsJson = False,
+) -> None:
+    """End a call that runs or waits. Its caller gets ABORTED with CANCELLED_BY_OPERATOR.
+
+    Exit codes: 0 it was ended, 1 there is no such call, or the gateway does not answer.
+    """
+    from llm_gateway.cli.cancel import cancel as run  # noqa: PLC0415 - slow to import; see above
+
+    raise typer.Exit(run(request_id, address, timeout=timeout, as_json=as_json))

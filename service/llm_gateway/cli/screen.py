@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 CONTROL = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)))
 """Control characters, which could move the cursor or recolour the terminal; a line feed and a tab are text."""
@@ -25,12 +30,22 @@ def say(text: str) -> None:
     write(f"{text}\n")
 
 
-def show(table: Table) -> None:
-    """Write a table: where no terminal bounds it, as wide as it needs."""
-    console = Console()
-    if not console.is_terminal:
-        console.width = UNBOUNDED
-    console.print(table)
+def show(shown: RenderableType) -> None:
+    """Write a table, say: where no terminal bounds it, as wide as it needs."""
+    console().print(shown)
+
+
+def console() -> Console:
+    """Where tables go; what is in their cells is text, and no markup."""
+    made = Console(markup=False, emoji=False, highlight=False)
+    if not made.is_terminal:
+        made.width = UNBOUNDED
+    return made
+
+
+def plain(text: str) -> str:
+    """A word that somebody else chose, without what would move the cursor; on one line."""
+    return text.translate(CONTROL).replace("\n", " ")
 
 
 def table(*columns: str) -> Table:

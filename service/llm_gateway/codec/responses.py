@@ -196,15 +196,15 @@ def _usage(usage: Usage) -> outcome_pb2.Usage:
 
 def _timing(timing: Timing) -> outcome_pb2.Timing:
     return outcome_pb2.Timing(
-        queue=_duration(timing.queue),
-        time_to_first_token=_duration(timing.time_to_first_token),
-        inter_token_p50=_duration(timing.inter_token_p50),
-        inter_token_p95=_duration(timing.inter_token_p95),
-        inter_token_max=_duration(timing.inter_token_max),
-        upstream=_duration(timing.upstream),
-        gateway_overhead=_duration(timing.gateway_overhead),
-        client_stall=_duration(timing.client_stall),
-        total=_duration(timing.total),
+        queue=duration(timing.queue),
+        time_to_first_token=duration(timing.time_to_first_token),
+        inter_token_p50=duration(timing.inter_token_p50),
+        inter_token_p95=duration(timing.inter_token_p95),
+        inter_token_max=duration(timing.inter_token_max),
+        upstream=duration(timing.upstream),
+        gateway_overhead=duration(timing.gateway_overhead),
+        client_stall=duration(timing.client_stall),
+        total=duration(timing.total),
     )
 
 
@@ -214,13 +214,13 @@ def _attempts(attempts: Iterable[Attempt]) -> list[outcome_pb2.Attempt]:
             backend=attempt.backend,
             outcome=f"OUTCOME_{attempt.outcome}",
             reason=f"ERROR_REASON_{attempt.reason or 'UNSPECIFIED'}",
-            duration=_duration(attempt.duration),
+            duration=duration(attempt.duration),
         )
         for attempt in attempts
     ]
 
 
-def _duration(seconds: float | None) -> dict[str, int] | None:
+def duration(seconds: float | None) -> dict[str, int] | None:
     """A Duration, as the fields of one: half the work of building one that is then copied."""
     if seconds is None:
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One log line for each call, however it ends."""
+"""One log line for each call, however it ends, and one entry in the journal that is behind the metrics."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ from llm_gateway.observability.logging import log_call
 if TYPE_CHECKING:
     from llm_gateway.interceptors.around import Context, Proceed
     from llm_gateway.observability.call import Call
+    from llm_gateway.observability.journal import Journal
 
 
 class AccessLog(Around):
-    """Logs a call once its status is known. What went wrong, Errors has written into the record before."""
+    """Logs and counts a call once its status is known. What went wrong, Errors has written into the record before."""
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__()
+        self._journal = journal
 
     async def around(self, method: str, context: Context, proceed: Proceed) -> Any:  # noqa: ANN401 - Around's
         """Label the ending."""
         call = CURRENT_CALL.get()
+        self._journal.call_begins(call)
         try:
             response = await proceed()
             call.status = "OK"
@@ -31,6 +37,7 @@ class AccessLog(Around):
         else:
             return response
         finally:
+            self._journal.call_ends(call)
             log_call(call)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -19,6 +18,7 @@ from llm_gateway.codec.responses import call_report
 from llm_gateway.interceptors.around import Around
 from llm_gateway.interceptors.request_context import REQUEST_ID
 from llm_gateway.observability.call import CURRENT_CALL, Call
+from llm_gateway.observability.logging import places_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +45,7 @@ CODES: dict[type[e.GatewayError], grpc.StatusCode] = {
     e.ContentRefused: Code.FAILED_PRECONDITION,
     e.MessageTooLarge: Code.RESOURCE_EXHAUSTED,
     e.ModelNotFound: Code.NOT_FOUND,
+    e.CallNotFound: Code.NOT_FOUND,
     e.Unauthenticated: Code.UNAUTHENTICATED,
     e.PermissionDenied: Code.PERMISSION_DENIED,
     # Capacity exists, but others hold it.
@@ -96,14 +97,22 @@ class Errors(Around):
             await _abort(context, e.InternalError(INTERNAL_MESSAGE))
 
 
+class LastResort(Around):
+    """Ends a call on which another interceptor has failed: gRPC would tell the caller what the exception says."""
+
+    async def around(self, method: str, context: Context, proceed: Proceed) -> Any:  # noqa: ANN401 - Around's
+        """Turn what is left into the status of a bug."""
+        try:
+            return await proceed()
+        except grpc.aio.AbortError:
+            raise  # the status has left
+        except Exception as error:
+            _log_bug(error, CURRENT_CALL.get())
+            await _abort(context, e.InternalError(INTERNAL_MESSAGE))
+
+
 def _log_bug(error: BaseException | None, call: Call) -> None:
-    """Log what kinds of exceptions led to each other, and where; not what they say, which may quote a prompt."""
-    chain = []
-    while error is not None:
-        chain.append(f"{type(error).__module__}.{type(error).__qualname__}")
-        chain += (line.rstrip() for line in traceback.format_tb(error.__traceback__))
-        error = error.__cause__ or error.__context__
-    where = {"request_id": call.request_id, "rpc": call.rpc, "traceback": "\n".join(chain)}
+    where = {"request_id": call.request_id, "rpc": call.rpc, "traceback": places_of(error)}
     LOG.error("a call failed on a bug", extra=where)
 
 

@@ -10,7 +10,7 @@ from llm_gateway.generation import Usage
 from llm_gateway.observability.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from llm_gateway.generation import Attempt
 
@@ -19,8 +19,8 @@ class Call:
     """One call on its way. Times are in seconds; `deadline` is on the monotonic clock."""
 
     __slots__ = ("address", "admitted", "attempts", "backend", "deadline", "last_sequence", "merged", "metadata",
-                 "model", "reason", "request_id", "rpc", "session_id", "status", "stopwatch", "timeout", "usage",
-                 "user")  # fmt: skip
+                 "model", "reason", "request_id", "rpc", "session_id", "spent", "status", "stopwatch", "timeout",
+                 "usage", "user")  # fmt: skip
 
     def __init__(self, request_id: str, rpc: str, *, deadline: float, timeout: float) -> None:
         self.request_id = request_id
@@ -34,6 +34,8 @@ class Call:
         self.admitted = False
         self.attempts: list[Attempt] = []
         self.usage = Usage()
+        self.spent: Callable[[], Usage] | None = None
+        """Gives the usage while an answer is under way, when `usage` is not there yet."""
         self.last_sequence = 0
         self.merged = 0
         self.status: str | None = None

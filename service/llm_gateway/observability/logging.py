@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,16 @@ def log_call(call: Call) -> None:
     if call.metadata:
         fields["metadata"] = dict(call.metadata)
     ACCESS.log(LEVEL_OF_STATUS.get(call.status or "", logging.WARNING), "call", extra=fields)
+
+
+def places_of(error: BaseException | None) -> str:
+    """What kinds of exceptions led to each other, and where; not what they say, which may quote a prompt or a key."""
+    chain = []
+    while error is not None:
+        chain.append(f"{type(error).__module__}.{type(error).__qualname__}")
+        chain += (line.rstrip() for line in traceback.format_tb(error.__traceback__))
+        error = error.__cause__ or error.__context__
+    return "\n".join(chain)
 
 
 def _on_one_line(value: object) -> str:

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from llm_gateway.v1 import generation_pb2 as llm__gateway_dot_v1_dot_generation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"llm_gateway/v1/admin_service.proto\x12\x0ellm_gateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fllm_gateway/v1/generation.proto\"\x12\n\x10GetStatusRequest\"B\n\x11GetStatusResponse\x12-\n\x06status\x18\x01 \x01(\x0b\x32\x1d.llm_gateway.v1.GatewayStatus\"A\n\x12WatchStatusRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"D\n\x13WatchStatusResponse\x12-\n\x06status\x18\x01 \x01(\x0b\x32\x1d.llm_gateway.v1.GatewayStatus\")\n\x13\x43\x61ncelStreamRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"A\n\x14\x43\x61ncelStreamResponse\x12)\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x1b.llm_gateway.v1.RunningCall\"\xf1\x02\n\rGatewayStatus\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x32\n\x05phase\x18\x02 \x01(\x0e\x32#.llm_gateway.v1.GatewayStatus.Phase\x12)\n\x06uptime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x63onfig_version\x18\x04 \x01(\t\x12$\n\x05seats\x18\x05 \x01(\x0b\x32\x15.llm_gateway.v1.Seats\x12+\n\x06models\x18\x06 \x03(\x0b\x32\x1b.llm_gateway.v1.ModelStatus\x12*\n\x05\x63\x61lls\x18\x07 \x03(\x0b\x32\x1b.llm_gateway.v1.RunningCall\"Y\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x12\n\x0ePHASE_STARTING\x10\x01\x12\x11\n\rPHASE_SERVING\x10\x02\x12\x12\n\x0ePHASE_DRAINING\x10\x03\"O\n\x05Seats\x12\r\n\x05limit\x18\x01 \x01(\r\x12\x11\n\tin_flight\x18\x02 \x01(\r\x12\x0e\n\x06queued\x18\x03 \x01(\r\x12\x14\n\x0cqueued_bytes\x18\x04 \x01(\r\"\x83\x01\n\x0bModelStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61liases\x18\x02 \x03(\t\x12$\n\x05seats\x18\x03 \x01(\x0b\x32\x15.llm_gateway.v1.Seats\x12/\n\x08\x62\x61\x63kends\x18\x04 \x03(\x0b\x32\x1d.llm_gateway.v1.BackendStatus\"\x86\x04\n\rBackendStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0f\n\x07\x64ialect\x18\x03 \x01(\t\x12\x0c\n\x04tier\x18\x04 \x01(\r\x12\x0e\n\x06weight\x18\x05 \x01(\r\x12\x34\n\x06health\x18\x06 \x01(\x0e\x32$.llm_gateway.v1.BackendStatus.Health\x12\x11\n\tin_flight\x18\x07 \x01(\r\x12\x1c\n\x14\x63onsecutive_failures\x18\x08 \x01(\r\x12.\n\x0b\x65jected_for\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1d\n\x10reported_running\x18\n \x01(\rH\x00\x88\x01\x01\x12\x1d\n\x10reported_waiting\x18\x0b \x01(\rH\x01\x88\x01\x01\x12\x1e\n\x11reported_kv_usage\x18\x0c \x01(\x01H\x02\x88\x01\x01\"r\n\x06Health\x12\x16\n\x12HEALTH_UNSPECIFIED\x10\x00\x12\x12\n\x0eHEALTH_HEALTHY\x10\x01\x12\x12\n\x0eHEALTH_EJECTED\x10\x02\x12\x14\n\x10HEALTH_PROBATION\x10\x03\x12\x12\n\x0eHEALTH_LOADING\x10\x04\x42\x13\n\x11_reported_runningB\x13\n\x11_reported_waitingB\x14\n\x12_reported_kv_usage\"\xd3\x02\n\x0bRunningCall\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03rpc\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x04 \x01(\t\x12\x30\n\x05phase\x18\x05 \x01(\x0e\x32!.llm_gateway.v1.RunningCall.Phase\x12&\n\x03\x61ge\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x64\x65ltas\x18\x07 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\r\x12*\n\x08priority\x18\t \x01(\x0e\x32\x18.llm_gateway.v1.Priority\"\\\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x10\n\x0cPHASE_QUEUED\x10\x01\x12\x15\n\x11PHASE_FIRST_TOKEN\x10\x02\x12\x13\n\x0fPHASE_STREAMING\x10\x03\x32\x9f\x02\n\x0c\x41\x64minService\x12U\n\tGetStatus\x12 .llm_gateway.v1.GetStatusRequest\x1a!.llm_gateway.v1.GetStatusResponse\"\x03\x90\x02\x01\x12]\n\x0bWatchStatus\x12\".llm_gateway.v1.WatchStatusRequest\x1a#.llm_gateway.v1.WatchStatusResponse\"\x03\x90\x02\x01\x30\x01\x12Y\n\x0c\x43\x61ncelStream\x12#.llm_gateway.v1.CancelStreamRequest\x1a$.llm_gateway.v1.CancelStreamResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"llm_gateway/v1/admin_service.proto\x12\x0ellm_gateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fllm_gateway/v1/generation.proto\"\x12\n\x10GetStatusRequest\"B\n\x11GetStatusResponse\x12-\n\x06status\x18\x01 \x01(\x0b\x32\x1d.llm_gateway.v1.GatewayStatus\"A\n\x12WatchStatusRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"D\n\x13WatchStatusResponse\x12-\n\x06status\x18\x01 \x01(\x0b\x32\x1d.llm_gateway.v1.GatewayStatus\")\n\x13\x43\x61ncelStreamRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"P\n\x14\x43\x61ncelStreamResponse\x12)\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x1b.llm_gateway.v1.RunningCall\x12\r\n\x05\x65nded\x18\x02 \x01(\r\"\x8f\x03\n\rGatewayStatus\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x32\n\x05phase\x18\x02 \x01(\x0e\x32#.llm_gateway.v1.GatewayStatus.Phase\x12)\n\x06uptime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x63onfig_version\x18\x04 \x01(\t\x12$\n\x05seats\x18\x05 \x01(\x0b\x32\x15.llm_gateway.v1.Seats\x12+\n\x06models\x18\x06 \x03(\x0b\x32\x1b.llm_gateway.v1.ModelStatus\x12*\n\x05\x63\x61lls\x18\x07 \x03(\x0b\x32\x1b.llm_gateway.v1.RunningCall\x12\x1c\n\x14\x63onfig_file_rejected\x18\x08 \x01(\x08\"Y\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x12\n\x0ePHASE_STARTING\x10\x01\x12\x11\n\rPHASE_SERVING\x10\x02\x12\x12\n\x0ePHASE_DRAINING\x10\x03\"O\n\x05Seats\x12\r\n\x05limit\x18\x01 \x01(\r\x12\x11\n\tin_flight\x18\x02 \x01(\r\x12\x0e\n\x06queued\x18\x03 \x01(\r\x12\x14\n\x0cqueued_bytes\x18\x04 \x01(\r\"\x83\x01\n\x0bModelStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61liases\x18\x02 \x03(\t\x12$\n\x05seats\x18\x03 \x01(\x0b\x32\x15.llm_gateway.v1.Seats\x12/\n\x08\x62\x61\x63kends\x18\x04 \x03(\x0b\x32\x1d.llm_gateway.v1.BackendStatus\"\x99\x04\n\rBackendStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0f\n\x07\x64ialect\x18\x03 \x01(\t\x12\x0c\n\x04tier\x18\x04 \x01(\r\x12\x0e\n\x06weight\x18\x05 \x01(\r\x12\x34\n\x06health\x18\x06 \x01(\x0e\x32$.llm_gateway.v1.BackendStatus.Health\x12\x11\n\tin_flight\x18\x07 \x01(\r\x12\x1c\n\x14\x63onsecutive_failures\x18\x08 \x01(\r\x12.\n\x0b\x65jected_for\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1d\n\x10reported_running\x18\n \x01(\rH\x00\x88\x01\x01\x12\x1d\n\x10reported_waiting\x18\x0b \x01(\rH\x01\x88\x01\x01\x12\x1e\n\x11reported_kv_usage\x18\x0c \x01(\x01H\x02\x88\x01\x01\x12\x11\n\tejections\x18\r \x01(\r\"r\n\x06Health\x12\x16\n\x12HEALTH_UNSPECIFIED\x10\x00\x12\x12\n\x0eHEALTH_HEALTHY\x10\x01\x12\x12\n\x0eHEALTH_EJECTED\x10\x02\x12\x14\n\x10HEALTH_PROBATION\x10\x03\x12\x12\n\x0eHEALTH_LOADING\x10\x04\x42\x13\n\x11_reported_runningB\x13\n\x11_reported_waitingB\x14\n\x12_reported_kv_usage\"\xee\x02\n\x0bRunningCall\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03rpc\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x04 \x01(\t\x12\x30\n\x05phase\x18\x05 \x01(\x0e\x32!.llm_gateway.v1.RunningCall.Phase\x12&\n\x03\x61ge\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x64\x65ltas\x18\x07 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\r\x12*\n\x08priority\x18\t \x01(\x0e\x32\x18.llm_gateway.v1.Priority\x12\x19\n\x11\x63ompletion_tokens\x18\n \x01(\r\"\\\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x10\n\x0cPHASE_QUEUED\x10\x01\x12\x15\n\x11PHASE_FIRST_TOKEN\x10\x02\x12\x13\n\x0fPHASE_STREAMING\x10\x03\x32\x9f\x02\n\x0c\x41\x64minService\x12U\n\tGetStatus\x12 .llm_gateway.v1.GetStatusRequest\x1a!.llm_gateway.v1.GetStatusResponse\"\x03\x90\x02\x01\x12]\n\x0bWatchStatus\x12\".llm_gateway.v1.WatchStatusRequest\x1a#.llm_gateway.v1.WatchStatusResponse\"\x03\x90\x02\x01\x30\x01\x12Y\n\x0c\x43\x61ncelStream\x12#.llm_gateway.v1.CancelStreamRequest\x1a$.llm_gateway.v1.CancelStreamResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,23 +48,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CANCELSTREAMREQUEST']._serialized_start=344
   _globals['_CANCELSTREAMREQUEST']._serialized_end=385
   _globals['_CANCELSTREAMRESPONSE']._serialized_start=387
-  _globals['_CANCELSTREAMRESPONSE']._serialized_end=452
-  _globals['_GATEWAYSTATUS']._serialized_start=455
-  _globals['_GATEWAYSTATUS']._serialized_end=824
-  _globals['_GATEWAYSTATUS_PHASE']._serialized_start=735
-  _globals['_GATEWAYSTATUS_PHASE']._serialized_end=824
-  _globals['_SEATS']._serialized_start=826
-  _globals['_SEATS']._serialized_end=905
-  _globals['_MODELSTATUS']._serialized_start=908
-  _globals['_MODELSTATUS']._serialized_end=1039
-  _globals['_BACKENDSTATUS']._serialized_start=1042
-  _globals['_BACKENDSTATUS']._serialized_end=1560
-  _globals['_BACKENDSTATUS_HEALTH']._serialized_start=1382
-  _globals['_BACKENDSTATUS_HEALTH']._serialized_end=1496
-  _globals['_RUNNINGCALL']._serialized_start=1563
-  _globals['_RUNNINGCALL']._serialized_end=1902
-  _globals['_RUNNINGCALL_PHASE']._serialized_start=1810
-  _globals['_RUNNINGCALL_PHASE']._serialized_end=1902
-  _globals['_ADMINSERVICE']._serialized_start=1905
-  _globals['_ADMINSERVICE']._serialized_end=2192
+  _globals['_CANCELSTREAMRESPONSE']._serialized_end=467
+  _globals['_GATEWAYSTATUS']._serialized_start=470
+  _globals['_GATEWAYSTATUS']._serialized_end=869
+  _globals['_GATEWAYSTATUS_PHASE']._serialized_start=780
+  _globals['_GATEWAYSTATUS_PHASE']._serialized_end=869
+  _globals['_SEATS']._serialized_start=871
+  _globals['_SEATS']._serialized_end=950
+  _globals['_MODELSTATUS']._serialized_start=953
+  _globals['_MODELSTATUS']._serialized_end=1084
+  _globals['_BACKENDSTATUS']._serialized_start=1087
+  _globals['_BACKENDSTATUS']._serialized_end=1624
+  _globals['_BACKENDSTATUS_HEALTH']._serialized_start=1446
+  _globals['_BACKENDSTATUS_HEALTH']._serialized_end=1560
+  _globals['_RUNNINGCALL']._serialized_start=1627
+  _globals['_RUNNINGCALL']._serialized_end=1993
+  _globals['_RUNNINGCALL_PHASE']._serialized_start=1901
+  _globals['_RUNNINGCALL_PHASE']._serialized_end=1993
+  _globals['_ADMINSERVICE']._serialized_start=1996
+  _globals['_ADMINSERVICE']._serialized_end=2283
 # @@protoc_insertion_point(module_scope)

@@ -40,13 +40,15 @@ class CancelStreamRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ...) -> None: ...
 
 class CancelStreamResponse(_message.Message):
-    __slots__ = ("call",)
+    __slots__ = ("call", "ended")
     CALL_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
     call: RunningCall
-    def __init__(self, call: _Optional[_Union[RunningCall, _Mapping]] = ...) -> None: ...
+    ended: int
+    def __init__(self, call: _Optional[_Union[RunningCall, _Mapping]] = ..., ended: _Optional[int] = ...) -> None: ...
 
 class GatewayStatus(_message.Message):
-    __slots__ = ("version", "phase", "uptime", "config_version", "seats", "models", "calls")
+    __slots__ = ("version", "phase", "uptime", "config_version", "seats", "models", "calls", "config_file_rejected")
     class Phase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         PHASE_UNSPECIFIED: _ClassVar[GatewayStatus.Phase]
@@ -64,6 +66,7 @@ class GatewayStatus(_message.Message):
     SEATS_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FILE_REJECTED_FIELD_NUMBER: _ClassVar[int]
     version: str
     phase: GatewayStatus.Phase
     uptime: _duration_pb2.Duration
@@ -71,7 +74,8 @@ class GatewayStatus(_message.Message):
     seats: Seats
     models: _containers.RepeatedCompositeFieldContainer[ModelStatus]
     calls: _containers.RepeatedCompositeFieldContainer[RunningCall]
-    def __init__(self, version: _Optional[str] = ..., phase: _Optional[_Union[GatewayStatus.Phase, str]] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., config_version: _Optional[str] = ..., seats: _Optional[_Union[Seats, _Mapping]] = ..., models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ..., calls: _Optional[_Iterable[_Union[RunningCall, _Mapping]]] = ...) -> None: ...
+    config_file_rejected: bool
+    def __init__(self, version: _Optional[str] = ..., phase: _Optional[_Union[GatewayStatus.Phase, str]] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., config_version: _Optional[str] = ..., seats: _Optional[_Union[Seats, _Mapping]] = ..., models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ..., calls: _Optional[_Iterable[_Union[RunningCall, _Mapping]]] = ..., config_file_rejected: _Optional[bool] = ...) -> None: ...
 
 class Seats(_message.Message):
     __slots__ = ("limit", "in_flight", "queued", "queued_bytes")
@@ -98,7 +102,7 @@ class ModelStatus(_message.Message):
     def __init__(self, name: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ..., seats: _Optional[_Union[Seats, _Mapping]] = ..., backends: _Optional[_Iterable[_Union[BackendStatus, _Mapping]]] = ...) -> None: ...
 
 class BackendStatus(_message.Message):
-    __slots__ = ("name", "address", "dialect", "tier", "weight", "health", "in_flight", "consecutive_failures", "ejected_for", "reported_running", "reported_waiting", "reported_kv_usage")
+    __slots__ = ("name", "address", "dialect", "tier", "weight", "health", "in_flight", "consecutive_failures", "ejected_for", "reported_running", "reported_waiting", "reported_kv_usage", "ejections")
     class Health(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         HEALTH_UNSPECIFIED: _ClassVar[BackendStatus.Health]
@@ -123,6 +127,7 @@ class BackendStatus(_message.Message):
     REPORTED_RUNNING_FIELD_NUMBER: _ClassVar[int]
     REPORTED_WAITING_FIELD_NUMBER: _ClassVar[int]
     REPORTED_KV_USAGE_FIELD_NUMBER: _ClassVar[int]
+    EJECTIONS_FIELD_NUMBER: _ClassVar[int]
     name: str
     address: str
     dialect: str
@@ -135,10 +140,11 @@ class BackendStatus(_message.Message):
     reported_running: int
     reported_waiting: int
     reported_kv_usage: float
-    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., dialect: _Optional[str] = ..., tier: _Optional[int] = ..., weight: _Optional[int] = ..., health: _Optional[_Union[BackendStatus.Health, str]] = ..., in_flight: _Optional[int] = ..., consecutive_failures: _Optional[int] = ..., ejected_for: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reported_running: _Optional[int] = ..., reported_waiting: _Optional[int] = ..., reported_kv_usage: _Optional[float] = ...) -> None: ...
+    ejections: int
+    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., dialect: _Optional[str] = ..., tier: _Optional[int] = ..., weight: _Optional[int] = ..., health: _Optional[_Union[BackendStatus.Health, str]] = ..., in_flight: _Optional[int] = ..., consecutive_failures: _Optional[int] = ..., ejected_for: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reported_running: _Optional[int] = ..., reported_waiting: _Optional[int] = ..., reported_kv_usage: _Optional[float] = ..., ejections: _Optional[int] = ...) -> None: ...
 
 class RunningCall(_message.Message):
-    __slots__ = ("request_id", "rpc", "model", "backend", "phase", "age", "deltas", "attempt", "priority")
+    __slots__ = ("request_id", "rpc", "model", "backend", "phase", "age", "deltas", "attempt", "priority", "completion_tokens")
     class Phase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         PHASE_UNSPECIFIED: _ClassVar[RunningCall.Phase]
@@ -158,6 +164,7 @@ class RunningCall(_message.Message):
     DELTAS_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    COMPLETION_TOKENS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     rpc: str
     model: str
@@ -167,4 +174,5 @@ class RunningCall(_message.Message):
     deltas: int
     attempt: int
     priority: _generation_pb2.Priority
-    def __init__(self, request_id: _Optional[str] = ..., rpc: _Optional[str] = ..., model: _Optional[str] = ..., backend: _Optional[str] = ..., phase: _Optional[_Union[RunningCall.Phase, str]] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., deltas: _Optional[int] = ..., attempt: _Optional[int] = ..., priority: _Optional[_Union[_generation_pb2.Priority, str]] = ...) -> None: ...
+    completion_tokens: int
+    def __init__(self, request_id: _Optional[str] = ..., rpc: _Optional[str] = ..., model: _Optional[str] = ..., backend: _Optional[str] = ..., phase: _Optional[_Union[RunningCall.Phase, str]] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., deltas: _Optional[int] = ..., attempt: _Optional[int] = ..., priority: _Optional[_Union[_generation_pb2.Priority, str]] = ..., completion_tokens: _Optional[int] = ...) -> None: ...

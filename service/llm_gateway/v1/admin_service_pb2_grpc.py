@@ -66,14 +66,16 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchStatus(self, request, context):
-        """WatchStatus shows the gateway now and after each interval, until the caller leaves.
+        """WatchStatus shows the gateway now and after each interval, until the caller leaves or the gateway ends: then with OK.
+        A caller who reads slowly misses what was so meanwhile, and gets what is so when it reads.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelStream(self, request, context):
-        """CancelStream ends a running call. Its caller gets ABORTED with CANCELLED_BY_OPERATOR. NOT_FOUND: no such call runs.
+        """CancelStream ends a call that runs or waits for a seat, unary or stream; where callers gave one id to several calls,
+        all of them. Its caller gets ABORTED with CANCELLED_BY_OPERATOR. NOT_FOUND with CALL_NOT_FOUND: there is no such call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

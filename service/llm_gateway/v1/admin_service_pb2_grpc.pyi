@@ -38,9 +38,13 @@ class AdminServiceStub:
     GetStatus: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetStatusRequest, _admin_service_pb2.GetStatusResponse]
     """GetStatus shows the gateway as it is now."""
     WatchStatus: _grpc.UnaryStreamMultiCallable[_admin_service_pb2.WatchStatusRequest, _admin_service_pb2.WatchStatusResponse]
-    """WatchStatus shows the gateway now and after each interval, until the caller leaves."""
+    """WatchStatus shows the gateway now and after each interval, until the caller leaves or the gateway ends: then with OK.
+    A caller who reads slowly misses what was so meanwhile, and gets what is so when it reads.
+    """
     CancelStream: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CancelStreamRequest, _admin_service_pb2.CancelStreamResponse]
-    """CancelStream ends a running call. Its caller gets ABORTED with CANCELLED_BY_OPERATOR. NOT_FOUND: no such call runs."""
+    """CancelStream ends a call that runs or waits for a seat, unary or stream; where callers gave one id to several calls,
+    all of them. Its caller gets ABORTED with CANCELLED_BY_OPERATOR. NOT_FOUND with CALL_NOT_FOUND: there is no such call.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -52,9 +56,13 @@ class AdminServiceAsyncStub(AdminServiceStub):
     GetStatus: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetStatusRequest, _admin_service_pb2.GetStatusResponse]  # type: ignore[assignment]
     """GetStatus shows the gateway as it is now."""
     WatchStatus: _aio.UnaryStreamMultiCallable[_admin_service_pb2.WatchStatusRequest, _admin_service_pb2.WatchStatusResponse]  # type: ignore[assignment]
-    """WatchStatus shows the gateway now and after each interval, until the caller leaves."""
+    """WatchStatus shows the gateway now and after each interval, until the caller leaves or the gateway ends: then with OK.
+    A caller who reads slowly misses what was so meanwhile, and gets what is so when it reads.
+    """
     CancelStream: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CancelStreamRequest, _admin_service_pb2.CancelStreamResponse]  # type: ignore[assignment]
-    """CancelStream ends a running call. Its caller gets ABORTED with CANCELLED_BY_OPERATOR. NOT_FOUND: no such call runs."""
+    """CancelStream ends a call that runs or waits for a seat, unary or stream; where callers gave one id to several calls,
+    all of them. Its caller gets ABORTED with CANCELLED_BY_OPERATOR. NOT_FOUND with CALL_NOT_FOUND: there is no such call.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """AdminService is for the operator of a gateway. It has a port of its own, is off unless it is switched on, and listens
@@ -75,7 +83,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.WatchStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_admin_service_pb2.WatchStatusResponse], _abc.AsyncIterator[_admin_service_pb2.WatchStatusResponse]]:
-        """WatchStatus shows the gateway now and after each interval, until the caller leaves."""
+        """WatchStatus shows the gateway now and after each interval, until the caller leaves or the gateway ends: then with OK.
+        A caller who reads slowly misses what was so meanwhile, and gets what is so when it reads.
+        """
 
     @_abc_1.abstractmethod
     def CancelStream(
@@ -83,6 +93,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.CancelStreamRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.CancelStreamResponse, _abc.Awaitable[_admin_service_pb2.CancelStreamResponse]]:
-        """CancelStream ends a running call. Its caller gets ABORTED with CANCELLED_BY_OPERATOR. NOT_FOUND: no such call runs."""
+        """CancelStream ends a call that runs or waits for a seat, unary or stream; where callers gave one id to several calls,
+        all of them. Its caller gets ABORTED with CANCELLED_BY_OPERATOR. NOT_FOUND with CALL_NOT_FOUND: there is no such call.
+        """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

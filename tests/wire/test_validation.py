@@ -81,6 +81,7 @@ PARAMS: list[tuple[str, Fields]] = [
     ("logprob_token_ids", {"logprob_token_ids": [1]}),
     ("top_logprobs", {"top_logprobs": 1}),
     ("logit_bias", {"logit_bias": {"1": 100.5}}),
+    ("logit_bias", {"logit_bias": {str(token): 1.0 for token in range(4_097)}}),
     ("logit_bias", {"logit_bias": {"1": "NaN"}}),
     ("time_limit", {"time_limit": "-1s"}),
     ("time_limit", {"time_limit": "86401s"}),

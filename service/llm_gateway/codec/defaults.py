@@ -124,7 +124,8 @@ def _schema(name: str) -> dict[str, Any]:
     field = FIELDS[name]
     if _is_map(field):
         bias = {"type": "number", "minimum": -MAX_LOGIT_BIAS, "maximum": MAX_LOGIT_BIAS}
-        return {"type": "object", "propertyNames": {"pattern": "^[0-9]+$"}, "additionalProperties": bias}
+        ids = {"propertyNames": {"pattern": "^[0-9]+$"}, "maxProperties": MAX_ITEMS[name]}
+        return {"type": "object", **ids, "additionalProperties": bias}
     schema: dict[str, Any] = {"type": KIND_OF[_kind(field)][2]}
     if field.enum_type is not None:
         schema["enum"] = list(TRUNCATION_SIDE)

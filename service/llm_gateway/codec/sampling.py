@@ -28,7 +28,9 @@ RANGES: Mapping[str, tuple[float, float]] = {
 }
 # The same, where the least value itself is not allowed.
 OPEN_RANGES: Mapping[str, tuple[float, float]] = {"top_p": (0, 1), "repetition_penalty": (0, math.inf)}
-MAX_ITEMS: Mapping[str, int] = {"stop": 64, "stop_token_ids": 1024, "bad_words": 1024, "logprob_token_ids": 128}
+MAX_ITEMS: Mapping[str, int] = {
+    "stop": 64, "stop_token_ids": 1024, "bad_words": 1024, "logprob_token_ids": 128, "logit_bias": 4096,
+}  # fmt: skip
 MAX_LOGIT_BIAS = 100
 MAX_TIME_LIMIT = 86_400.0
 TRUNCATION_SIDES = {pb.TRUNCATION_SIDE_LEFT: "left", pb.TRUNCATION_SIDE_RIGHT: "right"}

@@ -140,6 +140,9 @@ async def _abort(context: Context, error: e.GatewayError) -> None:
     except TimeoutError:
         # The status waits behind what the caller has not read. Only so does a handler end that gRPC tells nothing more.
         raise asyncio.CancelledError from None
+    except grpc.aio.InternalError as gone:
+        # As above: the caller has left, and does not wait for a status.
+        raise asyncio.CancelledError from gone
 
 
 def _nothing_but_the_id(call: Call) -> Call:

@@ -150,6 +150,11 @@ class Ejection:
             return True
         return self.health is Health.PROBATION and not self._trial
 
+    @property
+    def dead(self) -> bool:
+        """Whether probe after probe found it down, and nothing has been well since."""
+        return self._down >= self._policy.probe_failures
+
     # ------------------------------------------------------------------------------------------------------- the calls
 
     def began(self) -> int:

@@ -174,8 +174,8 @@ class Pool:
         if before is not after:
             extra = {"model": self.name, "backend": endpoint.name, "health": after.value, "was": before.value}
             LOG.warning("a backend's health has changed", extra=extra)
-            if after is Health.EJECTED:
-                self._send_elsewhere(endpoint)
+        if endpoint.ejection.dead:  # and calls that failed may have ejected it before the probes did
+            self._send_elsewhere(endpoint)
 
     def unavailable(self) -> GatewayError:
         """Why nobody can be asked now."""

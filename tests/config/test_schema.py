@@ -65,6 +65,7 @@ def test_defaults_are_the_parameters_of_a_request_but_those_that_only_a_caller_c
             {
                 "type": "object",
                 "propertyNames": {"pattern": "^[0-9]+$"},
+                "maxProperties": 4096,
                 "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
             },
         ),

@@ -7,16 +7,19 @@ import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import IntEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from google.protobuf.message import Message
 
+STREAM = "/llm_gateway.v1.LLMService/ChatCompletionStream"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 END_STREAM, ACK, END_HEADERS = 0x1, 0x1, 0x4
 MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_HEADER_LIST_SIZE = 0x3, 0x4, 0x6
+USUAL = MappingProxyType({"content-type": b"application/grpc", "te": b"trailers"})
 ENHANCE_YOUR_CALM, NO_ERROR = 0xB, 0x0
 PATIENCE = 10.0
 
@@ -49,6 +52,12 @@ class Frame:
         return int.from_bytes(self.payload[4:8], "big")
 
     @property
+    def grpc_status(self) -> int | None:
+        """Of trailers that are the first of their connection: after them, the names are in HPACK's table."""
+        _, name, rest = self.payload.partition(b"grpc-status")
+        return int(rest[1 : 1 + rest[0]]) if name else None
+
+    @property
     def settings(self) -> dict[int, int]:
         """Of a SETTINGS."""
         pairs = [self.payload[i : i + 6] for i in range(0, len(self.payload), 6)]
@@ -72,18 +81,21 @@ class Http2Client:
         """Take what comes without flow control, as headers do, and nothing of any message."""
         self.send(Kind.SETTINGS, INITIAL_WINDOW_SIZE.to_bytes(2, "big") + bytes(4))
 
+    def begin(
+        self, path: str, metadata: Sequence[tuple[str, bytes]] = (), *, fields: Mapping[str, bytes] = USUAL
+    ) -> int:
+        """Send the headers of a call, and no message yet; gives the number of its stream."""
+        self._stream += 2
+        head = [(":method", b"POST"), (":scheme", b"http"), (":path", path.encode()), (":authority", b"gateway")]
+        block = b"".join(_literal(*field) for field in [*head, *fields.items(), *metadata])
+        self.send(Kind.HEADERS, block, flags=END_HEADERS, stream=self._stream)
+        return self._stream
+
     def call(self, path: str, request: Message, metadata: Sequence[tuple[str, bytes]] = ()) -> int:
         """Send a whole gRPC call; gives the number of its stream."""
-        self._stream += 2
-        fields: list[tuple[str, bytes]] = [
-            (":method", b"POST"), (":scheme", b"http"), (":path", path.encode()), (":authority", b"gateway"),
-            ("content-type", b"application/grpc"), ("te", b"trailers"), *metadata,
-        ]  # fmt: skip
-        self.send(Kind.HEADERS, b"".join(_literal(*field) for field in fields), flags=END_HEADERS, stream=self._stream)
-        message = request.SerializeToString()
-        body = b"\0" + len(message).to_bytes(4, "big") + message
-        self.send(Kind.DATA, body, flags=END_STREAM, stream=self._stream)
-        return self._stream
+        number = self.begin(path, metadata)
+        self.send(Kind.DATA, framed(request.SerializeToString()), flags=END_STREAM, stream=number)
+        return number
 
     async def receive(self) -> Frame:
         """The next frame. Raises IncompleteReadError or ConnectionError when the other side has closed."""
@@ -99,9 +111,14 @@ class Http2Client:
             if frame.kind == kind and frame.flags & flags == flags and stream in (None, frame.stream):
                 return frame
 
-    async def receive_end(self, stream: int) -> None:
+    async def receive_end(self, stream: int) -> Frame:
         """Read up to the trailers of a call."""
-        await self.receive_until(Kind.HEADERS, flags=END_STREAM, stream=stream)
+        return await self.receive_until(Kind.HEADERS, flags=END_STREAM, stream=stream)
+
+    async def flush(self) -> None:
+        """Wait until the kernel has taken what was sent."""
+        async with asyncio.timeout(PATIENCE):
+            await self._writer.drain()
 
     async def closed(self) -> None:
         """Read until the other side closes the connection."""
@@ -124,6 +141,11 @@ async def http2_client(port: int) -> AsyncIterator[Http2Client]:
         yield client
     finally:
         writer.transport.abort()
+
+
+def framed(message: bytes, *, compressed: bool = False) -> bytes:
+    """A message as gRPC puts it into DATA."""
+    return bytes((compressed,)) + len(message).to_bytes(4, "big") + message
 
 
 def _literal(name: str, value: bytes) -> bytes:

@@ -60,12 +60,7 @@ class Operated:
 
     async def scrape(self) -> dict[str, Metric]:
         """The metrics by the names of their samples, as Prometheus reads them."""
-        assert self.gateway.server.metrics is not None
-        url = f"http://{LOOPBACK}:{self.gateway.server.metrics.port}/metrics"
-        async with aiohttp.ClientSession() as session, session.get(url) as response:
-            page = await response.text()
-        families = text_string_to_metric_families(page)
-        return {f"{family.name}_total" if family.type == "counter" else family.name: family for family in families}
+        return metrics_on(await metrics_page(self.gateway))
 
     def call(self, request_id: str = "r-1", prompt: str = "hello", **fields: Any) -> Any:
         """A stream under way, with an id of its own; `fields` are the request's."""
@@ -74,6 +69,20 @@ class Operated:
             setattr(request, name, value)
         metadata = (("x-request-id", request_id),)
         return self.gateway.stub.ChatCompletionStream(request, timeout=60, metadata=metadata)
+
+
+async def metrics_page(gateway: RunningGateway) -> str:
+    """What Prometheus would be given now."""
+    assert gateway.server.metrics is not None
+    url = f"http://{LOOPBACK}:{gateway.server.metrics.port}/metrics"
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        return await response.text()
+
+
+def metrics_on(page: str) -> dict[str, Metric]:
+    """The metrics of a page by the names of their samples."""
+    families = text_string_to_metric_families(page)
+    return {f"{family.name}_total" if family.type == "counter" else family.name: family for family in families}
 
 
 @asynccontextmanager

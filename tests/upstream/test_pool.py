@@ -328,6 +328,15 @@ def test_who_waits_for_the_first_token_of_a_dead_endpoint_is_sent_elsewhere(cloc
     assert [type(error) for error in told] == [e.BackendLost]
 
 
+def test_so_is_who_waits_at_one_that_others_calls_have_ejected_before_the_probes_did(clock: Clock) -> None:
+    pool = pool_of(A, B, clock=clock)
+    told, _ = waiting(pool, "a")
+    fail(pool, "a", *unreachable())
+    kill(pool, "a")
+
+    assert [type(error) for error in told] == [e.BackendLost]
+
+
 def test_where_there_is_nobody_else_the_wait_goes_on(clock: Clock) -> None:
     pool = pool_of(A, clock=clock)
     told, _ = waiting(pool, "a")

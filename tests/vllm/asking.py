@@ -17,6 +17,8 @@ STORY = "Tell me a story."
 GREEDY: dict[str, Any] = {"temperature": 0.0}
 LONG: dict[str, Any] = {"ignore_eos": True}
 """An answer that ends only where the context does: some seconds on a CPU."""
+TOKENS = 1900
+"""Of an answer that is nearly as long, and of known length."""
 
 
 def story(**params: Any) -> llm_service_pb2.ChatCompletionRequest:
@@ -53,8 +55,8 @@ async def stream_of(gateway: RunningGateway, request: Any, **options: Any) -> Ou
     return await read_stream(method(request, timeout=60, **options))
 
 
-async def until_running(vllm: Vllm, count: int) -> None:
-    """Wait until vLLM generates for exactly so many requests, and none waits."""
+async def until_running(vllm: Vllm, count: int, *, waiting: int = 0) -> None:
+    """Wait until vLLM generates for exactly so many requests, and so many wait in it."""
     async with asyncio.timeout(30):
-        while (await vllm.running(), await vllm.waiting()) != (count, 0):  # noqa: ASYNC110 - vLLM does not tell
+        while (await vllm.running(), await vllm.waiting()) != (count, waiting):  # noqa: ASYNC110 - vLLM does not tell
             await asyncio.sleep(0.05)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real vLLM for the whole run, and a gateway in front of it for each test."""
+"""A real vLLM for the whole run with a gateway in front of it for each test, and another one that tests may harm."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,9 @@ import pytest
 
 from llm_gateway.v1 import llm_service_pb2, message_pb2
 from tests.kit.gateway import RunningGateway, start_gateway
-from tests.vllm.server import Vllm, real_vllm
+from tests.vllm.asking import GREEDY, TOKENS, story, stream_of
+from tests.vllm.harm import Asked, Histories
+from tests.vllm.server import OwnVllm, Vllm, own_vllm, real_vllm
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -32,6 +35,36 @@ def vllm() -> Iterator[Vllm]:
     """A real vLLM."""
     with real_vllm() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def own() -> Iterator[OwnVllm]:
+    """A vLLM of ours that was told to start, and that generates for one request at a time: others wait in it."""
+    if os.environ.get("VLLM_URL"):
+        pytest.skip("VLLM_URL names a server that is not ours to harm")
+    with own_vllm("victim", "--max-num-seqs", "1") as own:
+        yield own
+
+
+@pytest.fixture(scope="session")
+async def asked(own: OwnVllm, vllm: Vllm) -> Asked:
+    """The vLLM that tests may harm, and one that stands by: both start at the same time."""
+    async with start_gateway(vllm.url) as gateway:
+        outcome = await stream_of(gateway, story(max_tokens=TOKENS, ignore_eos=True, **GREEDY))
+    return Asked(own, vllm, outcome.text())
+
+
+@pytest.fixture(scope="session")
+def histories(asked: Asked) -> Histories:
+    """What callers saw of each harm that was done to it."""
+    return Histories(asked)
+
+
+@pytest.fixture
+async def victim(asked: Asked) -> Vllm:
+    """The vLLM that tests may harm, well and idle."""
+    await asked.well()
+    return asked.victim.vllm
 
 
 @pytest.fixture

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -13,7 +15,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -30,6 +32,14 @@ INSTALL_SECONDS = 1200.0
 START_SECONDS = 300.0
 STOP_SECONDS = 30.0
 LOG_TAIL = 30
+PORTS = range(20_000, 30_000)
+"""Below those that the kernel gives to connections: who asks a dead server's port again and again would some time be
+given that very port, and be connected to itself."""
+ENGINE = "VLLM::EngineCor"
+"""The engine process as the kernel names it, in 15 characters."""
+
+Part = Literal["api", "engine"]
+"""Which of a vLLM's two processes: the one that speaks HTTP, or its child that computes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +67,90 @@ class Vllm:
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name + "{"))
 
 
+class OwnVllm:
+    """A vLLM on the CPU in processes of its own, which a test may freeze, kill and start again on the same port."""
+
+    def __init__(self, cache: Path, name: str, options: tuple[str, ...]) -> None:
+        port = free_port()
+        self.vllm = Vllm(f"http://127.0.0.1:{port}")
+        self._environment = _environment(cache) | {"PORT": str(port)}
+        self._options = options
+        self._log = cache / f"{name}.log"
+        self._server: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Begin to start it; some 30 s later it is healthy."""
+        with self._log.open("wb") as output:
+            self._server = subprocess.Popen([SCRIPT, *self._options], env=self._environment, stdout=output,
+                                            stderr=output, start_new_session=True)  # fmt: skip
+
+    def healthy(self) -> bool:
+        """Whether it says that it is."""
+        try:
+            with urlopen(f"{self.vllm.url}/health", timeout=5):  # noqa: S310 - an http address of ours
+                return True
+        except (URLError, ConnectionError, TimeoutError):
+            return False
+
+    def wait_until_healthy(self) -> None:
+        """Wait until it can be asked; fail with the end of its log if that does not come."""
+        give_up = time.monotonic() + START_SECONDS
+        while time.monotonic() < give_up and self._process.poll() is None:
+            if self.healthy():
+                return
+            time.sleep(0.2)
+        tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-LOG_TAIL:])
+        code = self._process.poll()
+        what = "did not answer in time" if code is None else f"ended with code {code}"
+        pytest.fail(f"vLLM {what}; the end of {self._log.name}:\n{tail}", pytrace=False)
+
+    def revive(self) -> None:
+        """Make it healthy, whatever was done to it; a server that is frozen is thawed, not replaced."""
+        self._send_to_all(signal.SIGCONT)
+        if self._process.poll() is not None:
+            self.kill()
+            self.start()
+        self.wait_until_healthy()
+
+    def send(self, number: signal.Signals, part: Part) -> None:
+        """Send a signal to one of its processes."""
+        os.kill(self._process.pid if part == "api" else self._engine(), number)
+
+    def exit_code(self) -> int:
+        """Wait for the end of the API process."""
+        return self._process.wait(STOP_SECONDS)
+
+    def kill(self) -> None:
+        """End both processes at once: the engine may have outlived the other one, and ignores SIGTERM then."""
+        self._send_to_all(signal.SIGKILL)
+        self._process.wait()
+
+    def stop(self) -> None:
+        """End it as an operator would, and by force what is left then."""
+        self._send_to_all(signal.SIGCONT)
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_SECONDS)
+        self.kill()
+
+    @property
+    def _process(self) -> subprocess.Popen[bytes]:
+        assert self._server is not None, "it was never started"
+        return self._server
+
+    def _send_to_all(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    def _engine(self) -> int:
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                named, _, rest = stat.read_text().rpartition(")")
+                if named.endswith(f"({ENGINE}") and int(rest.split()[2]) == self._process.pid:
+                    return int(stat.parent.name)
+        raise AssertionError("vLLM has no engine process")
+
+
 @contextmanager
 def real_vllm() -> Iterator[Vllm]:
     """The server that VLLM_URL names, else one that is started and stopped here; its set-up is kept in CACHE."""
@@ -64,23 +158,29 @@ def real_vllm() -> Iterator[Vllm]:
     if url:
         yield Vllm(url.rstrip("/"))
         return
+    with own_vllm("server") as own:
+        own.wait_until_healthy()
+        yield own.vllm
+
+
+@contextmanager
+def own_vllm(name: str, *options: str) -> Iterator[OwnVllm]:
+    """A server that was told to start, with a log of this name, and is stopped at the end."""
     cache = Path(os.environ.get("CACHE") or CACHE).absolute()
-    environment = os.environ | {"CACHE": str(cache), "PYTHON": _python_3_11(), "PORT": str(free_port())}
     try:
-        subprocess.run([SCRIPT, "--install-only"], env=environment, check=True, timeout=INSTALL_SECONDS)
+        subprocess.run([SCRIPT, "--install-only"], env=_environment(cache), check=True, timeout=INSTALL_SECONDS)
     except subprocess.SubprocessError as error:
         pytest.skip(f"a vLLM for the CPU cannot be installed here: {error}")
-    log = cache / "server.log"
-    with log.open("wb") as output:
-        server = subprocess.Popen([SCRIPT, *OPTIONS], env=environment, stdout=output, stderr=output,
-                                  start_new_session=True)  # fmt: skip
-        with server:
-            try:
-                url = f"http://127.0.0.1:{environment['PORT']}"
-                _wait_until_healthy(url, server, log)
-                yield Vllm(url)
-            finally:
-                _stop(server)
+    own = OwnVllm(cache, name, (*OPTIONS, *options))
+    own.start()
+    try:
+        yield own
+    finally:
+        own.stop()
+
+
+def _environment(cache: Path) -> dict[str, str]:
+    return os.environ | {"CACHE": str(cache), "PYTHON": _python_3_11()}
 
 
 def _python_3_11() -> str:
@@ -92,30 +192,8 @@ def _python_3_11() -> str:
 
 
 def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def _wait_until_healthy(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    give_up = time.monotonic() + START_SECONDS
-    while time.monotonic() < give_up and server.poll() is None:
-        try:
-            with urlopen(f"{url}/health", timeout=5):  # noqa: S310 - an http address of ours
-                return
-        except (URLError, ConnectionError, TimeoutError):
-            time.sleep(0.2)
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_TAIL:])
-    what = "did not answer in time" if server.poll() is None else f"ended with code {server.returncode}"
-    pytest.fail(f"vLLM {what}; the end of {log.name}:\n{tail}", pytrace=False)
-
-
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    """End the server; its engine process, which outlives a server that was killed, is in the same group."""
-    server.send_signal(signal.SIGTERM)
-    try:
-        server.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+    """A port on which nobody listens, and that nobody is given by chance."""
+    while True:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", random.choice(PORTS))) as listener:
+            port: int = listener.getsockname()[1]
+            return port

@@ -612,6 +612,18 @@ def test_without_a_usage_the_pieces_are_counted_and_marked_as_an_estimate() -> N
 
 
 @pytest.mark.parametrize(
+    ("text", "tokens"),
+    [("Hi", 1), ("a word of 15 c.", 1), ("a word of 16 ch.", 2), ("x" * 672, 84)],
+    ids=["short", "long", "two", "many"],
+)
+def test_several_tokens_in_one_event_are_estimated_by_their_length(text: str, tokens: int) -> None:
+    assembly = assembly_of()
+    run(assembly, chunk(text))
+
+    assert assembly.usage(4) == Usage(prompt_tokens=1, completion_tokens=tokens, estimated=True)
+
+
+@pytest.mark.parametrize(
     ("counts", "expected"),
     [
         ({"prompt_tokens": 3, "completion_tokens": None}, Usage(prompt_tokens=3, completion_tokens=1, estimated=True)),

@@ -121,7 +121,7 @@ class Assembly:
         )
 
     def _tokens_seen(self) -> int:
-        return sum(choice.tokens for choice in self._choices)
+        return sum(choice.tokens + choice.unseen for choice in self._choices)
 
     def _event(self, event: bytes, pieces: list[Piece]) -> None:
         if event.rstrip() == DONE:

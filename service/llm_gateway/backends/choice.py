@@ -26,6 +26,8 @@ FINISH_REASONS = {
     "content_filter": FinishReason.CONTENT_FILTER,
     "repetition": FinishReason.REPETITION,
 }
+LONG_TOKEN = 8
+"""Characters: twice as long as a token usually is."""
 IMPOSSIBLE = -9999.0  # vLLM's stand-in for a log-probability of minus infinity
 
 
@@ -71,7 +73,7 @@ class ChoiceState:
     """What is known of one choice; `take` turns what the backend sends of it into pieces."""
 
     __slots__ = ("_calls", "_halves", "_max_tokens", "_waiting", "cut_by_length", "finished", "index",
-                 "tokens")  # fmt: skip
+                 "tokens", "unseen")  # fmt: skip
 
     def __init__(self, index: int, generation: Generation) -> None:
         self.index = index
@@ -83,6 +85,8 @@ class ChoiceState:
         self.cut_by_length = False
         self.tokens = 0
         """Tokens seen: exact where the backend tells, else one for each piece."""
+        self.unseen = 0
+        """How many more there may be, in pieces of more than one token: a busy backend sends several at once."""
 
     def take(self, wire: ChoiceWire, *, halved: bool, ends_well: bool) -> Piece | None:
         """What there is to deliver of one event; None if nothing.
@@ -192,6 +196,9 @@ class ChoiceState:
             self.tokens += piece.token_count
         elif piece.has_content:
             self.tokens += 1
+            length = len(piece.text) + len(piece.reasoning)
+            if length >= 2 * LONG_TOKEN:
+                self.unseen += length // LONG_TOKEN - 1
 
     def _finish(self, wire: ChoiceWire, piece: Piece) -> Piece | None:
         self.finished = True

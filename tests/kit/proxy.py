@@ -222,7 +222,8 @@ class Proxy:
 
 def _end(writer: asyncio.StreamWriter, cut: Cut | None) -> None:
     if cut is Cut.RESET:
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NOW)
+        with suppress(OSError):  # the other side has ended it, and its socket is closed already
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NOW)
         writer.transport.abort()
     else:
         writer.close()

@@ -139,8 +139,12 @@ class EjectionSettings(Group):
     """When a backend that fails is left alone, and for how long."""
 
     local_failures: int = Field(3, ge=1, description="Eject a backend that could not be reached so often in a row.")
-    answer_failures: int = Field(5, ge=1, description="Eject one that failed so often in a row, in whatever way; the last one only if it cannot be reached.")
-    base_ms: Milliseconds = Field(2_000, description="The first time, for this long; each next time for so much longer.")
+    answer_failures: int = Field(
+        5,
+        ge=1,
+        description="Eject one that failed so often in a row, in whatever way; the last one only if it is not there.",
+    )
+    base_ms: Milliseconds = Field(2_000, description="The first time, for this long; each next time, so much longer.")
     longest_ms: Milliseconds = Field(10_000, description="Never for longer.")
 
     @model_validator(mode="after")

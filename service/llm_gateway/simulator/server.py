@@ -123,8 +123,8 @@ class Simulator:
         return list(self._probes)
 
     def script(self, *behaviours: Behaviour) -> None:
-        """Queue behaviours for the next generation requests, in order of arrival; in what they say, they beat directives
-        in prompts.
+        """Queue behaviours for the next generation requests, in order of arrival; in what they say, they beat what
+        prompts direct.
         """
         self._generator.script.extend(behaviours)
 

@@ -7,7 +7,7 @@ import sys
 
 import grpc
 from google.rpc.error_details_pb2 import ErrorInfo
-from grpc_status import rpc_status
+from google.rpc.status_pb2 import Status
 
 from llm_gateway.v1.llm_service_pb2 import ChatCompletionRequest
 from llm_gateway.v1.llm_service_pb2_grpc import LLMServiceStub
@@ -30,8 +30,9 @@ async def answer(question: str) -> None:
 
 def reason_of(error: grpc.aio.AioRpcError) -> str:
     """What happened, in the one word that the table of endings and the logs have for it."""
-    info, status = ErrorInfo(), rpc_status.from_call(error)  # type: ignore[arg-type]  # it has what is read of a call
-    for detail in status.details if status else ():
+    trailers = dict(error.trailing_metadata())
+    info, status = ErrorInfo(), Status.FromString(trailers.get("grpc-status-details-bin", b""))
+    for detail in status.details:
         detail.Unpack(info)
     return info.reason or "NO_GATEWAY"
 

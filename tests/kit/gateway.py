@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
 
 from llm_gateway.app import running
 from llm_gateway.settings import Settings
@@ -124,8 +123,9 @@ DETAIL_TYPES: tuple[type[Message], ...] = (
 
 def failure_of(error: grpc.aio.AioRpcError) -> Failure:
     """Take a status apart; every one of ours has exactly one ErrorInfo, and each detail once."""
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]  # an AioRpcError has what is read of a call
-    assert isinstance(status, status_pb2.Status), f"a bare status: {error}"
+    packed_status = dict(error.trailing_metadata()).get("grpc-status-details-bin")
+    assert isinstance(packed_status, bytes), f"a bare status: {error}"
+    status = status_pb2.Status.FromString(packed_status)
     details: dict[str, Message] = {}
     for packed in status.details:
         kind = next(k for k in DETAIL_TYPES if packed.Is(k.DESCRIPTOR))

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from pydantic import SecretStr
 
-from llm_gateway.admission import Admission
+from llm_gateway.admission import Admission, Limits
 from llm_gateway.health import HealthBoard
 from llm_gateway.server import Server, ServerOptions
 from llm_gateway.servicer import SERVICE, LLMServicer
@@ -144,7 +144,7 @@ async def broken() -> AsyncIterator[llm_service_pb2_grpc.LLMServiceAsyncStub]:
     servicer = LLMServicer(BrokenGateway(), max_message_bytes=10**6, extensions=())  # type: ignore[arg-type]  # broken
     health = HealthBoard(SERVICE, healthy, interval=60)
     options = ServerOptions(host="127.0.0.1", port=0)
-    server = Server(servicer, admission=Admission(8), health=health, options=options, timeout=30)
+    server = Server(servicer, admission=Admission(Limits()), health=health, options=options, timeout=30)
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         yield llm_service_pb2_grpc.LLMServiceStub(channel)

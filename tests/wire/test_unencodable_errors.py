@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from llm_gateway import errors as e
-from llm_gateway.admission import Admission
+from llm_gateway.admission import Admission, Limits
 from llm_gateway.health import HealthBoard
 from llm_gateway.server import Server, ServerOptions
 from llm_gateway.servicer import SERVICE, LLMServicer
@@ -51,7 +51,7 @@ async def failing(error: e.GatewayError, model: str) -> AsyncIterator[llm_servic
     servicer = LLMServicer(gateway, max_message_bytes=10**6, extensions=())
     health = HealthBoard(SERVICE, healthy, interval=60)
     options = ServerOptions(host="127.0.0.1", port=0)
-    server = Server(servicer, admission=Admission(8), health=health, options=options, timeout=30)
+    server = Server(servicer, admission=Admission(Limits()), health=health, options=options, timeout=30)
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:

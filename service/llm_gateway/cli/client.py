@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Self
 import grpc
 from google.protobuf import json_format
 from google.rpc import error_details_pb2
-from grpc_status import rpc_status
+from google.rpc.status_pb2 import Status
 
 from llm_gateway.v1.admin_service_pb2_grpc import AdminServiceStub
 from llm_gateway.v1.llm_service_pb2_grpc import LLMServiceStub
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
-    from google.rpc.status_pb2 import Status
 
     from llm_gateway.v1.admin_service_pb2_grpc import AdminServiceAsyncStub
     from llm_gateway.v1.llm_service_pb2_grpc import LLMServiceAsyncStub
 
+DETAILS = "grpc-status-details-bin"
 OPTIONS = (
     ("grpc.max_receive_message_length", -1),  # an answer with log-probabilities may be large
     ("grpc.enable_http_proxy", 0),  # a proxy for web pages is of no use on the way to a gateway
@@ -63,9 +63,12 @@ class Failure:
     @classmethod
     def of(cls, error: grpc.aio.AioRpcError, address: str) -> Self:
         """Take a status apart. One without our details is gRPC's own: nobody answered, or something else did."""
-        status = rpc_status.from_call(error)  # type: ignore[arg-type]  # an AioRpcError has what is read of a call
-        if status is None:
+        # Not by grpc_status: where a deadline passes just as our status comes, it finds gRPC's own message beside our
+        # details, and raises.
+        packed = dict(error.trailing_metadata()).get(DETAILS)
+        if packed is None:
             return cls((f"{error.code().name}: {error.details() or 'no details'} (gateway: {address})",))
+        status = Status.FromString(packed)
         info, wait, violations = _details(status)
         line = f"{error.code().name} {info.reason}: {status.message}"
         if wait is not None:

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 RECOVERED_IN = 15.0
 """Seconds after the last fault in which every endpoint serves again, and nothing is left of the calls before."""
 POLL = 0.02
-SPARE_DESCRIPTORS = 10
-"""A probe, a reading of the load, and a call's connection that is kept for the next one come and go."""
+SPARE_DESCRIPTORS = 160
+"""Connections that a burst has opened are kept for the next call, and the probes take them in turn: six a second, at
+seven endpoints, for each of which a connection is kept four seconds. A leak would pass any bound in ten minutes."""
 WARM_UP = 0.25
 """Of the samples of a run: caches fill, and the allocator finds its size."""
 FEWEST = 8

@@ -252,6 +252,39 @@ async def test_an_interruption_and_a_deadline_at_once_are_one_ending() -> None:
     await asyncio.sleep(0)
 
 
+@pytest.mark.parametrize("what", ["interruption", "deadline"])
+async def test_what_comes_while_the_watchdog_defers_is_raised_when_it_resumes(what: str) -> None:
+    watchdog = Watchdog(soon() if what == "deadline" else NEVER)
+
+    async def deferring() -> list[str]:
+        steps = []
+        with watchdog:
+            watchdog.defer()
+            if what == "interruption":
+                watchdog.interrupt(DrainExpired("enough"))
+            await asyncio.sleep(3 * SOON)
+            steps.append("not broken off")
+            with pytest.raises(DeadlineExceeded if what == "deadline" else DrainExpired):
+                watchdog.resume()
+        return steps
+
+    assert await deferring() == ["not broken off"]
+
+
+async def test_a_watchdog_that_deferred_heeds_what_comes_afterwards() -> None:
+    watchdog = Watchdog(NEVER)
+
+    async def waiting() -> None:
+        with watchdog:
+            watchdog.defer()
+            watchdog.resume()
+            watchdog.interrupt(DrainExpired("enough"))
+            await forever()
+
+    with pytest.raises(DrainExpired):
+        await waiting()
+
+
 @pytest.mark.parametrize("limit", [None, LATER], ids=["alone", "though a phase has longer"])
 async def test_a_write_that_takes_too_long_ends_the_call(limit: float | None) -> None:
     watchdog = Watchdog(NEVER)

@@ -47,8 +47,8 @@ class Watchdog:
     limit that comes *earlier* than the timer is armed anew. `close` it when the call has ended.
     """
 
-    __slots__ = ("_armed", "_cancelling", "_cause", "_deadline", "_limit", "_on_limit", "_soft", "_task", "_timer",
-                 "_writing")  # fmt: skip
+    __slots__ = ("_armed", "_cancelling", "_cause", "_deadline", "_deferring", "_limit", "_on_limit", "_soft", "_task",
+                 "_timer", "_writing")  # fmt: skip
 
     def __init__(self, deadline: float, soft: float = NEVER) -> None:
         self._deadline = deadline
@@ -61,11 +61,17 @@ class Watchdog:
         self._armed = NEVER
         self._cancelling = 0
         self._writing = False
+        self._deferring = False
 
     @property
     def deadline(self) -> float:
         """The hard deadline, on the monotonic clock."""
         return self._deadline
+
+    @property
+    def soft(self) -> float:
+        """The caller's soft limit, on the monotonic clock; NEVER where there is none, or once it was heeded."""
+        return self._soft
 
     def expect(self, limit: float, on_limit: Callable[[], Exception]) -> None:
         """Wait until `limit` (monotonic, seconds) at most; past it, the context ends with what `on_limit` makes."""
@@ -90,17 +96,30 @@ class Watchdog:
         if limit < self._armed and self._task is not None:
             self._arm()
 
+    def defer(self) -> None:
+        """Let nothing end the present wait, until `resume`: it is short, and must not be broken off half-way."""
+        self._deferring = True
+        self._limit = NEVER
+
+    def resume(self) -> None:
+        """Heed again what ends the waiting. Raises what would have ended it meanwhile."""
+        self._deferring = False
+        if self._cause is not None:
+            cause, self._cause = self._cause, None
+            raise cause
+
     def interrupt(self, error: GatewayError) -> None:
         """End the waiting now, or as soon as the task waits again."""
         if self._cause is None:
             self._cause = error
-            if self._task is not None:
+            if self._task is not None and not self._deferring:
                 self._task.cancel()
 
     def __enter__(self) -> Self:
         if self._cause is not None:
             cause, self._cause = self._cause, None
             raise cause
+        self._deferring = False
         self._task = asyncio.current_task()
         assert self._task is not None, "a watchdog guards a task"  # noqa: S101 - narrows the type
         self._cancelling = self._task.cancelling()
@@ -145,7 +164,8 @@ class Watchdog:
             self._arm()
         elif self._cause is None:
             self._cause = cause
-            self._task.cancel()
+            if not self._deferring:
+                self._task.cancel()
 
     def _passed(self, now: float) -> Exception | None:
         if now >= self._deadline:

@@ -102,7 +102,7 @@ class LLMServicer:
     async def _stream(self, decode: Decode, kind: StreamResponse, data: bytes, context: Context) -> None:
         call = CURRENT_CALL.get()
         writer = EventWriter(call, context, kind)
-        await self._gateway.stream(decode(data, call, unary=False), call, writer.write)
+        await self._gateway.stream(decode(data, call, unary=False), call, writer)
 
     def _chat(self, data: bytes, call: Call, *, unary: bool) -> Generation:
         request = requests.parse(pb.ChatCompletionRequest, data, self._max_message_bytes)
@@ -129,13 +129,15 @@ class EventWriter:
         self._context = context
         self._kind = kind
 
+    async def begin(self) -> None:
+        """Send the initial metadata."""
+        await _send_request_id(self._call, self._context)
+
     async def write(self, event: Event) -> None:
         """Write one event; returns when gRPC has taken it, which is when the caller's flow control lets it."""
         call = self._call
         sequence = call.last_sequence + 1
         data = responses.encode_event(self._kind, event, sequence, call.request_id)
-        if sequence == 1:
-            await _send_request_id(call, self._context)
         # A write that is broken off, by a deadline say, has begun: what gRPC took arrives ahead of the status.
         call.last_sequence = sequence
         await self._context.write(data)

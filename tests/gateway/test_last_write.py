@@ -16,7 +16,6 @@ from llm_gateway.gateway import Gateway
 from llm_gateway.generation import AttemptOutcome, Completed, Generation, Message, Piece
 from llm_gateway.observability.call import Call
 from llm_gateway.simulator import Behaviour, Fault
-from llm_gateway.upstream.budget import RetryBudget
 from llm_gateway.upstream.retry import RetryPolicy
 from tests.kit.gateway import make_settings
 
@@ -43,6 +42,9 @@ class DeafCaller:
         self.events: list[Event] = []
         self.deaf = asyncio.Event()
 
+    async def begin(self) -> None:
+        """It hears that an answer comes."""
+
     async def write(self, event: Event) -> None:
         self.events.append(event)
         if self._deaf_to(event):
@@ -61,7 +63,7 @@ async def gateway(simulator: Simulator, admission: Admission) -> AsyncIterator[G
     settings = make_settings(simulator.url)
     router = make_router(settings)
     await router.apply(model_specs(settings), "sim")
-    yield Gateway(router=router, admission=admission, retry=RetryPolicy(), budget=RetryBudget(), max_stall=60.0)
+    yield Gateway(router=router, admission=admission, retry=RetryPolicy(), max_stall=60.0)
     await router.close()
 
 
@@ -80,7 +82,7 @@ async def test_the_end_of_a_drains_grace_puts_no_bad_status_behind_it(
     if time_limit is not None:
         simulator.script(Behaviour(fault=Fault.STALL, after=2))
     caller, call = DeafCaller(), a_call()
-    streaming = asyncio.create_task(gateway.stream(a_generation(time_limit), call, caller.write))
+    streaming = asyncio.create_task(gateway.stream(a_generation(time_limit), call, caller))
     await caller.deaf.wait()
 
     admission.expire()
@@ -96,7 +98,7 @@ async def test_before_it_the_end_of_the_grace_is_the_ending(
     """Also where the time limit has passed, and the answer was being ended well: it was not, yet."""
     simulator.script(Behaviour(fault=Fault.STALL, after=2))
     caller, call = DeafCaller(is_end_of_a_choice), a_call()
-    streaming = asyncio.create_task(gateway.stream(a_generation(time_limit=0.1), call, caller.write))
+    streaming = asyncio.create_task(gateway.stream(a_generation(time_limit=0.1), call, caller))
     await caller.deaf.wait()
 
     admission.expire()
@@ -109,14 +111,14 @@ async def test_before_it_the_end_of_the_grace_is_the_ending(
 async def test_a_deadline_puts_no_bad_status_behind_it(gateway: Gateway) -> None:
     caller = DeafCaller()
 
-    await gateway.stream(a_generation(), a_call(0.5), caller.write)
+    await gateway.stream(a_generation(), a_call(0.5), caller)
 
     assert isinstance(caller.events[-1], Completed)
 
 
 async def test_a_caller_who_leaves_then_is_still_one_who_left(gateway: Gateway, admission: Admission) -> None:
     caller, call = DeafCaller(), a_call()
-    streaming = asyncio.create_task(gateway.stream(a_generation(), call, caller.write))
+    streaming = asyncio.create_task(gateway.stream(a_generation(), call, caller))
     await caller.deaf.wait()
 
     streaming.cancel()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_gateway.backends.base import Readiness
 from llm_gateway.errors import BackendLost, UnsupportedParameter
+from llm_gateway.upstream.budget import RetryBudget
 from llm_gateway.upstream.ejection import Ejection, EjectionPolicy
 from llm_gateway.upstream.endpoint import Endpoint
 from llm_gateway.upstream.pool import Pool
@@ -91,6 +92,6 @@ def pool_of(*backends: BackendSpec | tuple[BackendSpec, FakeBackend], clock: Clo
     """A pool with one endpoint for each backend."""
     pairs = [pair if isinstance(pair, tuple) else (pair, FakeBackend(pair.name)) for pair in backends]
     spec = ModelSpec(**({"name": "llama", "backends": tuple(spec for spec, _ in pairs)} | fields))
-    pool = Pool(spec, clock=clock)
+    pool = Pool(spec, budget=RetryBudget(), clock=clock)
     pool.update(spec, [endpoint_of(s, backend=b, clock=clock, on_change=pool.changed) for s, b in pairs])
     return pool

@@ -199,6 +199,23 @@ async def test_a_backend_that_answers_does_not_undo_a_drain() -> None:
     assert answer.status == NOT_SERVING
 
 
+async def test_a_bug_in_a_probe_is_logged_without_its_words(caplog: pytest.LogCaptureFixture) -> None:
+    asked = asyncio.Event()
+
+    async def answers() -> bool:
+        asked.set()
+        raise KeyError("a prompt")
+
+    board = HealthBoard(SERVICE, answers, interval=60)
+    await board.start()
+    await asked.wait()
+    await board.stop()
+
+    [line] = caplog.records
+    assert "builtins.KeyError" in vars(line)["traceback"]
+    assert "a prompt" not in caplog.text
+
+
 async def test_a_probe_that_runs_into_a_bug_counts_as_no_answer_and_is_repeated() -> None:
     healthy = True
 

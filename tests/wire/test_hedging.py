@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from llm_gateway.simulator import Behaviour, Fault, Simulator
 from llm_gateway.v1 import outcome_pb2
@@ -131,7 +132,6 @@ async def test_a_caller_who_leaves_frees_both(pair: Pair) -> None:
 
 
 async def test_a_time_limit_ends_both_and_the_answer_well(pair: Pair) -> None:
-    from google.protobuf.duration_pb2 import Duration  # noqa: PLC0415 - only here
 
     pair.first.script(SILENT)
     pair.second.script(SILENT)
@@ -164,3 +164,57 @@ async def test_without_a_budget_nobody_is_hedged() -> None:
 
         assert attempts_of(outcome.completed) == [("first", SERVED)]
         assert second.statistics().requests_seen == 0
+
+
+async def test_where_both_are_silent_both_have_failed_and_neither_is_asked_again() -> None:
+    async with Simulator() as first, Simulator() as second:
+        for simulator in (first, second):
+            simulator.script(SILENT)
+        async with start_gateway_of([model(first, second)], timeouts={"first_token_ms": 50}) as gateway:
+            outcome = await stream(gateway)
+
+        assert outcome.failure is not None
+        assert outcome.failure.reason == "FIRST_TOKEN_TIMEOUT"
+        assert sorted(attempts_of(outcome.failure.report)) == [("first", FAILED), ("second", FAILED)]
+        assert [simulator.statistics().requests_seen for simulator in (first, second)] == [1, 1]
+
+
+async def test_a_deadline_is_not_held_against_the_one_that_had_failed_before(pair: Pair) -> None:
+    pair.first.script(Behaviour(fault=Fault.RESET, time_to_first_token=0.02))
+    pair.second.script(SILENT)
+    outcome = await stream(pair.gateway, timeout=0.3)
+
+    assert outcome.failure is not None
+    assert outcome.failure.reason == "DEADLINE_EXCEEDED"
+    assert attempts_of(outcome.failure.report) == [("first", FAILED), ("second", CANCELLED)]
+
+
+async def test_the_second_has_a_first_token_timer_of_its_own() -> None:
+    async with Simulator() as first, Simulator() as second:
+        first.script(SILENT)
+        second.script(Behaviour(time_to_first_token=0.2))
+        slow = model(first, second, hedge_after_ms=50)
+        slow["backends"][0]["timeouts"] = {"first_token_ms": 100}
+        async with start_gateway_of([slow]) as gateway:
+            outcome = await stream(gateway, max_tokens=5)
+
+        assert outcome.started.backend == "second"
+
+
+async def test_the_winners_time_is_its_own(pair: Pair) -> None:
+    pair.first.script(SILENT)
+    pair.second.script(Behaviour(time_to_first_token=0.01))
+    outcome = await stream(pair.gateway, max_tokens=1)
+
+    loser, winner = (attempt.duration.ToNanoseconds() for attempt in outcome.completed.attempts)
+    assert winner < loser
+
+
+async def test_one_that_loses_again_and_again_is_ejected() -> None:
+    async with Simulator() as first, Simulator() as second:
+        first.script(*[SILENT] * 20)
+        async with start_gateway_of([model(first, second)], ejection={"base_ms": 10_000}) as gateway:
+            for _ in range(12):
+                assert (await stream(gateway, max_tokens=1)).started.backend == "second"
+
+        assert first.statistics().requests_seen == 5

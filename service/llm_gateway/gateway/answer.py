@@ -19,6 +19,9 @@ class Collector:
         self._completed: Completed | None = None
         self._pieces: dict[int, list[Piece]] = {}
 
+    async def begin(self) -> None:
+        """Nothing is sent before the answer is whole."""
+
     async def write(self, event: Event) -> None:
         """Take one event."""
         if isinstance(event, Piece):

@@ -13,43 +13,48 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from llm_gateway.deadline import Watchdog
+    from llm_gateway.errors import GatewayError
     from llm_gateway.generation import Generation, TokenQuery
     from llm_gateway.observability.call import Call
-    from llm_gateway.upstream.budget import RetryBudget
     from llm_gateway.upstream.endpoint import Endpoint
     from llm_gateway.upstream.pool import Lease, Pool
     from llm_gateway.upstream.retry import RetryPolicy
 
 _T = TypeVar("_T")
+SHARE = 0.5
+"""The part of the time that is left which the first token may take while there is another backend to try: so that a
+silent one does not use up the caller's deadline. The last attempt gets all that is left."""
 
 
 class Attempts:
     """Tries, until one attempt has an end that stands: a result, or an error after which trying helps nobody.
 
     What failed is tried elsewhere at once, and again on the same backend after a pause, where the failure allows it;
-    within the caller's deadline, the policy's number and the budget. A backend that was silent is not asked again.
+    within the caller's deadline, the policy's number and the model's budget. A backend that was silent is not asked
+    again. `asked` is what a backend must be able to do.
     """
 
     def __init__(
-        self, pool: Pool, model: str, call: Call, watchdog: Watchdog, *, retry: RetryPolicy, budget: RetryBudget
-    ) -> None:
+        self, pool: Pool, model: str, call: Call, watchdog: Watchdog, *, retry: RetryPolicy,
+        asked: Generation | TokenQuery | None = None,
+    ) -> None:  # fmt: skip
         self._pool = pool
         self._model = model
         self._watchdog = watchdog
         self._retry = retry
-        self._budget = budget
+        self._asked = asked
         self._tried: set[Endpoint] = set()
         self._given_up: set[Endpoint] = set()
+        self._racing: set[Endpoint] = set()
+        self._paid = False
         self.call = call
         self.lease: Lease
         """That of the attempt that counts: the last one, and of two in a race the one that leads."""
-        self.asked: Generation | TokenQuery | None = None
-        """What is asked for, where not every backend can do it."""
 
     async def run(self, attempt: Callable[[Lease], Awaitable[_T]]) -> _T:
         """Make attempts. Raises the error of the last one, or what the pool raises where there is nobody to ask."""
-        self._budget.request()
-        self.lease = self._choose(())
+        self._pool.budget.request()
+        self._choose(())
         while True:
             try:
                 result = await attempt(self.lease)
@@ -58,7 +63,7 @@ class Attempts:
                 pause, avoid = self._next(error)
                 if pause:
                     await self._sleep(pause)
-                self.lease = self._another(error, avoid)
+                self._choose_another(error, avoid)
             except BaseException as error:
                 self.lease.ended(error)
                 raise
@@ -68,37 +73,58 @@ class Attempts:
 
     def hedge(self) -> Lease | None:
         """A second backend for an attempt that is under way; None where there is none, or where it is not allowed."""
-        self._tried.add(self.lease.endpoint)
-        if len(self.call.attempts) + 1 >= self._retry.max_attempts:
+        if not self._may_go_elsewhere():
             return None
-        if not self._pool.has_other(self.asked, self._tried) or not self._budget.withdraw():
-            return None
-        lease = self._pool.lease(self.asked, self._model, avoid=self._tried)
+        lease = self._pool.lease(self._asked, self._model, avoid=self._tried)
         self._tried.add(lease.endpoint)
+        self._racing.add(lease.endpoint)
         return lease
 
-    def _choose(self, avoid: set[Endpoint] | tuple[()]) -> Lease:
-        lease = self._pool.lease(self.asked, self._model, avoid=avoid)
+    def _choose(self, avoid: set[Endpoint] | tuple[()]) -> None:
+        self.lease = lease = self._pool.lease(self._asked, self._model, avoid=avoid)
         endpoint, call = lease.endpoint, self.call
-        call.model, call.backend, call.address = lease.model, endpoint.name, endpoint.address.url
-        lease.on_lost = self._watchdog.interrupt
-        return lease
+        self._tried.add(endpoint)
+        self._racing = {endpoint}
+        call.backend, call.address = endpoint.spec.name, endpoint.address.url
+        lease.on_lost = self._leave_the_dead
+        if len(self._pool.endpoints) > 1 and self._is_another_allowed() and self._has_untried():
+            lease.patience = min(lease.patience, SHARE * (self._watchdog.deadline - time.monotonic()))
+
+    def _leave_the_dead(self, error: GatewayError) -> bool:
+        """End the wait for a backend that was found dead, if there is another attempt for it; gives whether so."""
+        self._paid = self._may_go_elsewhere()
+        if self._paid:
+            self._watchdog.interrupt(error)
+        return self._paid
+
+    def _may_go_elsewhere(self) -> bool:
+        return self._is_another_allowed() and self._has_untried() and self._pool.budget.withdraw()
+
+    def _is_another_allowed(self) -> bool:
+        """Whether the policy's number leaves room for one beside that which is under way."""
+        return len(self.call.attempts) + 1 < self._retry.max_attempts
+
+    def _has_untried(self) -> bool:
+        return self._pool.has_other(self._asked, self._tried)
 
     def _next(self, error: BackendError) -> tuple[float, set[Endpoint]]:
         """How long to wait, and whom not to ask. Raises `error` where there is to be no other attempt."""
-        self._tried.add(self.lease.endpoint)
         if not error.retryable:
-            self._given_up.add(self.lease.endpoint)
-        elsewhere = error.elsewhere and self._pool.has_other(self.asked, self._tried)
+            self._given_up |= self._racing
+        elsewhere = error.elsewhere and self._has_untried()
+        avoid = self._tried if elsewhere else self._given_up
         pause = self._retry.pause(error, len(self.call.attempts), elsewhere=elsewhere)
-        if pause is None or time.monotonic() + pause >= self._watchdog.deadline or not self._budget.withdraw():
+        if pause is None or time.monotonic() + pause >= self._watchdog.deadline:
             raise error
-        return pause, self._tried if elsewhere else self._given_up
+        paid, self._paid = self._paid, False
+        if not self._pool.has_other(self._asked, avoid) or not (paid or self._pool.budget.withdraw()):
+            raise error
+        return pause, avoid
 
-    def _another(self, error: BackendError, avoid: set[Endpoint]) -> Lease:
-        """Another lease. Where there is nobody left to ask, the last real answer says more than that."""
+    def _choose_another(self, error: BackendError, avoid: set[Endpoint]) -> None:
+        """Where there is nobody left to ask after all, the last real answer says more than that."""
         try:
-            return self._choose(avoid)
+            self._choose(avoid)
         except (NoHealthyBackend, ModelLoading):
             raise error from None
 

@@ -7,7 +7,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from llm_gateway.errors import GatewayError
+from llm_gateway.errors import FirstTokenTimeout, GatewayError
 from llm_gateway.generation import Attempt, AttemptOutcome
 
 if TYPE_CHECKING:
@@ -28,72 +28,105 @@ class Opening(NamedTuple):
     pieces: list[Piece]
 
 
+class Runner(NamedTuple):
+    """One of the two, and when it began."""
+
+    lease: Lease
+    began: float
+
+
 class Race:
     """Asks a second backend where the first is slow, takes the answer that begins first and leaves the other one.
 
-    The loser's connection is closed at once. An attempt that failed while the other one was under way, or lost, is kept
-    in the call's attempts; the one that is left at the end is its caller's to keep.
+    The loser's connection is closed at once. How the other one ended is kept in the call's attempts; the attempt of the
+    `leader`, who is left at the end, is its caller's to keep. `on_second` is told of the second one before it is asked.
     """
 
-    def __init__(self, attempts: Attempts, after: float, open_stream: Open) -> None:
+    def __init__(
+        self, attempts: Attempts, *, after: float, open_stream: Open, on_second: Callable[[Lease], None]
+    ) -> None:
         self._attempts = attempts
         self._after = after
         self._open = open_stream
-        self._running: dict[asyncio.Task[Opening], tuple[Lease, float]] = {}
-
-    @property
-    def leader(self) -> Lease:
-        """The lease of the attempt that counts."""
-        return self._attempts.lease
+        self._on_second = on_second
+        self._running: dict[asyncio.Task[Opening], Runner] = {}
+        self._beside: Runner | None = None
+        self.leader: Runner
 
     async def run(self) -> Opening:
-        """The opening of the winner, whose lease is the `leader`'s. Raises what the last one that failed raised."""
+        """The opening of the winner, who leads then. Raises what the last one that failed raised."""
+        self._beside = None
+        opening: Opening | None = None
         first = self._start(self._attempts.lease)
+        self._lead(self._running[first])
         try:
             await asyncio.wait({first}, timeout=self._after)
             second = None if first.done() else self._attempts.hedge()
             if second is not None:
+                self._on_second(second)
                 self._start(second)
-            return await self._first_to_open()
+            opening = await self._first_to_open()
         finally:
-            await self._leave_the_others()
+            await self._leave_the_others(opening)
+        return opening
+
+    def settle(self, error: BaseException) -> None:
+        """Say how the attempt that counts has ended: one that was under way beside it ended so too."""
+        beside, self._beside = self._beside, None
+        if beside is not None:
+            silent = isinstance(error, FirstTokenTimeout)
+            self._keep(beside, error if silent else asyncio.CancelledError())
 
     def _start(self, lease: Lease) -> asyncio.Task[Opening]:
         lease.on_lost = None  # that one of the two is lost is no reason to end the call's wait
         task = asyncio.create_task(_begin(self._open, lease), name="hedged-attempt")
-        self._running[task] = (lease, time.monotonic())
+        self._running[task] = Runner(lease, time.monotonic())
         return task
+
+    def _lead(self, runner: Runner) -> None:
+        self.leader = runner
+        self._attempts.lease = runner.lease
 
     async def _first_to_open(self) -> Opening:
         while True:
             done, _ = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 error = task.exception()
-                lease, began = self._running[task]
-                if error is None or len(self._running) == 1:
-                    self._attempts.lease = lease
-                    del self._running[task]
+                runner = self._running.pop(task)
+                if not self._running or not isinstance(error, GatewayError):  # the last one, the winner, or a bug
+                    self._lead(runner)
                     return task.result()
-                del self._running[task]
-                self._keep(lease, began, error)
+                self._keep(runner, error)
+                self._lead(next(iter(self._running.values())))
 
-    async def _leave_the_others(self) -> None:
-        """Close what is still open, and keep how it ended; the one whose lease counts is the caller's to keep."""
-        for task, (lease, began) in self._running.items():
+    async def _leave_the_others(self, opening: Opening | None) -> None:
+        """Close what is still open. One that began after the leader and lost was not slow; one before it was."""
+        for task, runner in self._running.items():
             task.cancel()
-            if lease is not self._attempts.lease:
-                self._keep(lease, began, None)
-        for opening in await asyncio.gather(*self._running, return_exceptions=True):
-            if isinstance(opening, Opening):  # it was there at the same moment
+            if runner is not self.leader:
+                self._beside = runner
+        try:
+            for other in await asyncio.gather(*self._running, return_exceptions=True):
+                if isinstance(other, Opening):  # it was there at the same moment
+                    await other.stream.close()
+        except BaseException:
+            if opening is not None:
                 await opening.stream.close()
-        self._running.clear()
+            raise
+        finally:
+            self._running.clear()
+        if opening is not None and self._beside is not None:
+            slow = self._beside.began < self.leader.began
+            self._keep(self._beside, asyncio.CancelledError(), slow=slow)
+            self._beside = None
 
-    def _keep(self, lease: Lease, began: float, error: BaseException | None) -> None:
+    def _keep(self, runner: Runner, error: BaseException, *, slow: bool = False) -> None:
+        """Keep how one ended that does not count. `slow`: another one was quicker, from a later start."""
         reason = error.reason if isinstance(error, GatewayError) else None
         outcome = AttemptOutcome.CANCELLED if reason is None else AttemptOutcome.FAILED
-        duration = time.monotonic() - began
-        self._attempts.call.attempts.append(Attempt(lease.endpoint.name, outcome, reason, duration))
-        lease.ended(error or asyncio.CancelledError())
+        name, duration = runner.lease.endpoint.spec.name, time.monotonic() - runner.began
+        self._attempts.call.attempts.append(Attempt(name, outcome, reason, duration))
+        runner.lease.ended(FirstTokenTimeout("Another backend was quicker.") if slow else error)
 
 
 async def _begin(open_stream: Open, lease: Lease) -> Opening:

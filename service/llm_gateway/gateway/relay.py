@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from llm_gateway.deadline import NEVER, TimeLimitReached
 from llm_gateway.errors import (
@@ -38,16 +37,28 @@ from llm_gateway.generation import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from llm_gateway.backends.base import AnswerStream
     from llm_gateway.deadline import Watchdog
     from llm_gateway.gateway.attempts import Attempts
+    from llm_gateway.gateway.hedge import Runner
     from llm_gateway.generation import Generation
     from llm_gateway.observability.call import Call
     from llm_gateway.upstream.pool import Lease
     from llm_gateway.upstream.spec import Timeouts
 
 Event = Started | Piece | Completed
-Write = Callable[[Event], Awaitable[None]]
+
+
+class Writer(Protocol):
+    """Takes an answer to its caller."""
+
+    async def begin(self) -> None:
+        """Say that an answer comes. It is not broken off: gRPC could not send a status behind half of it."""
+
+    async def write(self, event: Event) -> None:
+        """Write one event; returns when the caller's flow control lets it."""
 
 
 class UsageMissingError(Exception):
@@ -61,11 +72,11 @@ class Relay:
     """
 
     def __init__(
-        self, generation: Generation, call: Call, watchdog: Watchdog, write: Write, *, max_stall: float
+        self, generation: Generation, call: Call, watchdog: Watchdog, writer: Writer, *, max_stall: float
     ) -> None:
         self._generation = generation
         self._stopwatch = call.stopwatch
-        self._write = write
+        self._writer = writer
         self._max_stall = max_stall
         self._lease: Lease | None = None
         self._race: Race | None = None
@@ -92,7 +103,7 @@ class Relay:
 
     def hedge(self, attempts: Attempts, *, after: float) -> None:
         """Have a second backend asked as well where the first token does not come within `after` seconds."""
-        self._race = Race(attempts, after, self._open)
+        self._race = Race(attempts, after=after, open_stream=self._open, on_second=self._expect_first_token)
 
     async def attempt(self, lease: Lease) -> None:
         """One try at a backend, to the answer's end.
@@ -104,15 +115,18 @@ class Relay:
         self._stream = None
         self._held = []
         try:
-            await self._serve(lease, self._began)
-        except TimeLimitReached:
+            await self._serve(lease)
+        except TimeLimitReached as reached:
+            self._settle_race(reached)
             raise
         except GatewayError as error:
             if self._completed:
                 return
+            self._settle_race(error)
             self._record(error)
             raise (after_commit(error) if self.committed else error) from error.__cause__
-        except BaseException:
+        except BaseException as error:
+            self._settle_race(error)
             self._record(None)
             raise
         finally:
@@ -122,7 +136,10 @@ class Relay:
     async def end_early(self) -> None:
         """End the answer well where it is: the caller's `time_limit` is up. The backend's connection is closed."""
         stream = self._stream if self._began is not None else None  # between two attempts there is none
-        self._held += self._empty_ends() if stream is None else stream.time_limit()
+        if stream is None:
+            self._held = self._empty_ends()
+        else:
+            self._held += stream.time_limit()
         try:
             with self.watchdog:
                 await self._complete(AttemptOutcome.CANCELLED if stream is None else AttemptOutcome.SERVED)
@@ -132,11 +149,11 @@ class Relay:
             self._record(error)
             raise
 
-    async def _serve(self, lease: Lease, began: float) -> None:
+    async def _serve(self, lease: Lease) -> None:
         """Open, relay, complete. A usage that does not come ends the waiting for it, and nothing else."""
         try:
             with self.watchdog:
-                await self._begin(lease, began)
+                await self._begin(lease)
                 await self._relay()
         except UsageMissingError:
             assert self._stream is not None, "its answer is whole"  # noqa: S101 - narrows the type
@@ -147,11 +164,9 @@ class Relay:
         with self.watchdog:
             await self._complete()
 
-    async def _begin(self, lease: Lease, began: float) -> None:
+    async def _begin(self, lease: Lease) -> None:
         """Open the answer. With a race, that is when something is in it, and perhaps of another backend."""
-        # Beams do not stream: their first token comes with their last, and only the deadline can say when that is late.
-        beams = self._generation.sampling.get("use_beam_search")
-        self.watchdog.expect(NEVER if beams else began + lease.endpoint.timeouts.first_token, _no_first_token)
+        self._expect_first_token(lease)
         self._stopwatch.wait()
         race = self._race
         try:
@@ -167,10 +182,20 @@ class Relay:
             self._stopwatch.arrived(now)
         await self._deliver(pieces, now)
 
-    def _follow(self, leader: Lease) -> None:
+    def _expect_first_token(self, lease: Lease) -> None:
+        # Beams do not stream: their first token comes with their last, and only the deadline can say when that is late.
+        beams = self._generation.sampling.get("use_beam_search")
+        self.watchdog.expect(NEVER if beams else time.monotonic() + lease.patience, _no_first_token)
+
+    def _follow(self, leader: Runner) -> None:
         """The attempt that counts is that of whoever leads the race."""
-        self._lease = leader
-        self.call.backend, self.call.address = leader.endpoint.name, leader.endpoint.address.url
+        self._lease, self._began = leader
+        endpoint = leader.lease.endpoint
+        self.call.backend, self.call.address = endpoint.spec.name, endpoint.address.url
+
+    def _settle_race(self, error: BaseException) -> None:
+        if self._race is not None:
+            self._race.settle(error)
 
     def _open(self, lease: Lease) -> Awaitable[AnswerStream]:
         return lease.endpoint.backend.open(self._generation, lease.model, self.call.request_id)
@@ -256,13 +281,16 @@ class Relay:
 
     async def _start(self) -> None:
         self.committed = True
+        self.watchdog.defer()
+        await self._writer.begin()
+        self.watchdog.resume()
         model = self._stream.model if self._stream is not None else None
         call, lease = self.call, self._lease
         if lease is None:  # the time limit was up before anybody was asked
             await self._emit(Started(call.model or "", call.backend or "", self.attempts))
             return
-        call.model = model or lease.model
-        await self._emit(Started(call.model, lease.endpoint.name, self.attempts + (self._began is not None)))
+        backend = lease.endpoint.spec.name
+        await self._emit(Started(model or lease.model, backend, self.attempts + (self._began is not None)))
 
     async def _send(self, pieces: list[Piece]) -> None:
         """Write pieces, neighbours of one choice as one."""
@@ -281,7 +309,7 @@ class Relay:
     async def _emit(self, event: Event) -> None:
         self.watchdog.hold(self._stopwatch.wait() + self._max_stall)
         try:
-            await self._write(event)
+            await self._writer.write(event)
         finally:
             self._stopwatch.client_done()
 
@@ -325,7 +353,7 @@ class Relay:
         """The attempt that is under way, as it ended; none between two attempts."""
         if self._began is None or self._lease is None:
             return ()
-        return (Attempt(self._lease.endpoint.name, outcome, reason, time.monotonic() - self._began),)
+        return (Attempt(self._lease.endpoint.spec.name, outcome, reason, time.monotonic() - self._began),)
 
     def _empty_ends(self) -> list[Piece]:
         return [Piece(i, finish=Finish(FinishReason.TIME_LIMIT)) for i in range(self._generation.choices)]

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from llm_gateway.errors import GatewayError
     from llm_gateway.generation import TokenQuery
     from llm_gateway.upstream.balancer import Balancer
+    from llm_gateway.upstream.budget import RetryBudget
     from llm_gateway.upstream.endpoint import Endpoint
     from llm_gateway.upstream.spec import ModelSpec
 
@@ -63,7 +64,8 @@ full or that loads its model."""
 class Lease:
     """One attempt's hold on an endpoint, from the choice to the end. `ended` is said once; again it means nothing."""
 
-    __slots__ = ("_over", "_pool", "_term", "_work", "answers", "endpoint", "model", "on_lost")
+    __slots__ = ("_over", "_pool", "_term", "_work", "answers", "endpoint", "model", "on_lost",
+                 "patience")  # fmt: skip
 
     def __init__(self, pool: Pool, endpoint: Endpoint, model: str, work: float) -> None:
         self._pool = pool
@@ -74,8 +76,11 @@ class Lease:
         self.answers = False
         self.endpoint = endpoint
         self.model = model
-        self.on_lost: Callable[[GatewayError], None] | None = None
-        """What ends the wait for the first token where the endpoint is found to be dead, and another one is not."""
+        self.patience = endpoint.timeouts.first_token
+        """Seconds that the first token may take."""
+        self.on_lost: Callable[[GatewayError], bool] | None = None
+        """Told that the endpoint was found dead while the first token was waited for, and that there is another one;
+        gives whether the call goes there."""
         endpoint.waiting.add(self)
 
     def answered(self) -> None:
@@ -104,8 +109,10 @@ class Pool:
     kept until an endpoint's health changes, so that a choice costs the same for two and for fifty.
     """
 
-    def __init__(self, spec: ModelSpec, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, spec: ModelSpec, *, budget: RetryBudget, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self.budget = budget
+        """How many more attempts than calls the model may have."""
         self._least_load = LeastLoad()
         self._by_hash = BoundedHash()
         self._endpoints: tuple[Endpoint, ...] = ()

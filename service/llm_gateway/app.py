@@ -98,22 +98,21 @@ async def running(
     """
     config = read_config(settings)
     router = make_router(settings)
-    watcher = _watcher(settings, config, router)
     pressure = _pressure(settings, memory)
     admission = Admission(_limits(settings), pressure=pressure)
+    watcher = _watcher(settings, config, router, admission)
     refresher = Refresher(router.refresh, interval=settings.health.resolve_interval_ms / 1000)
     sources = Sources(
         router=router,
         admission=admission,
         pressure=pressure,
-        budget=RetryBudget(share=settings.retry.budget_percent / 100, floor=settings.retry.budget_floor),
         journal=Journal(),
         config=watcher.statistics if watcher is not None else lambda: NO_FILE,
     )
     health = HealthBoard(SERVICE, router.answers, interval=settings.health.probe_interval_ms / 1000)
     server = Server(
         LLMServicer(
-            _gateway(settings, router, admission, sources.budget),
+            _gateway(settings, router, admission),
             max_message_bytes=settings.server.max_message_bytes,
             extensions=settings.backend.extensions,
         ),
@@ -147,7 +146,7 @@ async def running(
 def make_router(settings: Settings) -> Router:
     """A router without models yet."""
     policy = _ejection_policy(settings)
-    health = settings.health
+    health, retry = settings.health, settings.retry
 
     def make_endpoint(spec: BackendSpec, address: Address, on_change: Callable[[], None]) -> Endpoint:
         backend = make_backend(spec, address, settings)
@@ -158,12 +157,19 @@ def make_router(settings: Settings) -> Router:
         timeout=health.probe_timeout_ms / 1000,
         load=health.load_interval_ms / 1000 or None,
     )
-    return Router(make_endpoint, resolve=resolve, prober=Prober(intervals))
+    return Router(
+        make_endpoint,
+        make_budget=lambda: RetryBudget(share=retry.budget_percent / 100, floor=retry.budget_floor),
+        resolve=resolve,
+        prober=Prober(intervals),
+    )
 
 
 async def serve(settings: Settings) -> int:
     """Run a gateway until it is told to end. Gives the exit code."""
-    LOG.info("starting", extra={"version": __version__, "vllm_url": settings.vllm_url})
+    file = settings.config_file
+    source = {"vllm_url": settings.vllm_url} if file is None else {"config_file": str(file)}
+    LOG.info("starting", extra={"version": __version__, **source})
     async with running(settings, heed_signals=True) as server:
         return await server.run()
 
@@ -188,14 +194,17 @@ def _spare_the_collector() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-def _watcher(settings: Settings, config: Config | None, router: Router) -> ConfigWatcher | None:
+def _watcher(settings: Settings, config: Config | None, router: Router, admission: Admission) -> ConfigWatcher | None:
     """What puts a changed CONFIG_FILE into force; None where there is none."""
     path = settings.config_file
     if path is None or config is None:
         return None
 
     async def apply(changed: Config) -> None:
-        await router.apply(model_specs(settings, changed), settings.default_model)
+        specs = model_specs(settings, changed)
+        await router.apply(specs, settings.default_model)
+        for spec in specs:
+            admission.resize(spec.name, spec.seats)  # who waits need not wait for the next call that comes or leaves
 
     def reload() -> Config:
         changed = read_config(settings)
@@ -225,13 +234,12 @@ def _metrics(settings: Settings, sources: Sources) -> MetricsServer | None:
     return MetricsServer(GatewayCollector(sources), host=settings.metrics.host, port=settings.metrics.port)
 
 
-def _gateway(settings: Settings, router: Router, admission: Admission, budget: RetryBudget) -> Gateway:
+def _gateway(settings: Settings, router: Router, admission: Admission) -> Gateway:
     retry = settings.retry
     return Gateway(
         router=router,
         admission=admission,
         retry=RetryPolicy(retry.max_attempts, backoff=retry.backoff_ms / 1000, max_backoff=retry.max_backoff_ms / 1000),
-        budget=budget,
         max_stall=settings.server.max_stall_ms / 1000,
     )
 

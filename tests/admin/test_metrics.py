@@ -13,14 +13,18 @@ from tests.house.tree import ROOT
 from tests.kit.calls import chat_request, read_stream, stream, unary
 from tests.kit.gateway import NO_BACKEND, config_file
 from tests.kit.operating import operate, operate_models
+from tests.kit.scripted import DONE, STREAM_HEAD, Close, ScriptedBackend, chunk, json_response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from prometheus_client import Metric
 
     from llm_gateway.simulator import Simulator
+    from tests.kit.calls import Outcome
+    from tests.kit.gateway import RunningGateway
     from tests.kit.operating import Operated
+    from tests.kit.scripted import Step
 
 DOCUMENT = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
 PREFIX = "llm_gateway_"
@@ -47,6 +51,12 @@ async def scraped_when(operated: Operated, condition: Callable[[dict[str, Metric
 
 def backend(url: str | list[str], name: str = "a", **fields: Any) -> dict[str, Any]:
     return {"name": name, "dialect": "vllm", "url": url, "model": "sim", **fields}
+
+
+async def stream_of(gateway: RunningGateway, model: str) -> Outcome:
+    request = chat_request()
+    request.model = model
+    return await read_stream(gateway.stub.ChatCompletionStream(request))
 
 
 async def test_every_call_that_began_has_ended_in_one_way_or_runs(operated: Operated, simulator: Simulator) -> None:
@@ -84,8 +94,25 @@ async def test_attempts_are_counted_by_how_they_ended(simulator: Simulator) -> N
         ("vllm", "FAILED", "BACKEND_LOST"): 1,
         ("vllm", "SERVED", ""): 1,
     }
-    assert value(metrics, "retry_budget_retries") == 1
+    assert samples(metrics, "retry_budget_retries") == {("any",): 1}
     assert value(metrics, "tokens_total", kind="completion") == outcome.completed.usage.completion_tokens
+
+
+async def test_the_outage_of_one_model_takes_no_retries_from_another() -> None:
+    there: Sequence[Step] = [STREAM_HEAD, chunk("hi"), chunk(finish="stop"), DONE, Close]
+    async with ScriptedBackend([json_response("500 Oops", {})]) as bad, ScriptedBackend(there) as good:
+        models = [
+            {"name": "ill", "backends": [backend(bad.url)]},
+            {"name": "well", "backends": [backend(bad.url), backend(good.url, "b", priority=1)]},
+        ]
+        async with operate_models(models, retry={"budget_floor": 1, "budget_percent": 0}) as operated:
+            outcomes = [await stream_of(operated.gateway, name) for name in ("ill", "ill", "well")]
+            metrics = await operated.scrape()
+
+    assert [outcome.failure is None for outcome in outcomes] == [False, False, True]
+    assert samples(metrics, "retry_budget_calls") == {("ill",): 2, ("well",): 1}
+    assert samples(metrics, "retry_budget_retries") == {("ill",): 1, ("well",): 1}
+    assert samples(metrics, "retries_refused_total") == {("ill",): 2, ("well",): 0}
 
 
 async def test_an_address_is_no_label_of_what_adds_up(simulator: Simulator) -> None:

@@ -126,6 +126,10 @@ FAULTS = {
         model("defaults: {n: 2}"),
         f"{AT_MODEL}defaults.n (line 4): cannot have a default: only a caller can want it",
     ),
+    "a default that a backend does not have": (
+        model("defaults: {top_k: 20}").replace("{name: a,", "{name: a, dialect: openai,"),
+        f"{AT_BACKEND}dialect (line 3): openai has no top_k, which is among the model's defaults",
+    ),
     "defaults that are none": (model("defaults: [1]"), f"{AT_MODEL}defaults (line 4): must be a mapping"),
     "no backend": ("models: [{name: m, backends: []}]", f"{AT_MODEL}backends (line 1): {IDLE}"),
     "a backend twice": (
@@ -218,6 +222,20 @@ def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
         "models[0].backends[0].weight",
         "other",
     ]
+
+
+def test_a_default_is_a_fault_of_each_backend_that_does_not_have_it(tmp_path: Path) -> None:
+    backends = [{"name": name, "dialect": name, "url": f"http://{name}"} for name in ("vllm", "openai", "ollama")]
+    defaults = {"temperature": 1, "top_k": 20, "min_tokens": 0, "min_p": 0.1}
+    lines = lines_of(
+        tmp_path / "f", json.dumps({"models": [{"name": "m", "defaults": defaults, "backends": backends}]})
+    )
+
+    assert lines == tuple(
+        f"models[0].backends[{index}].dialect (line 1): {name} has no {default}, which is among the model's defaults"
+        for index, name in ((1, "openai"), (2, "ollama"))
+        for default in ("top_k", "min_p")
+    )
 
 
 def test_of_very_many_faults_the_first_are_said(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
+from llm_gateway.simulator import Behaviour, Fault
 from llm_gateway.v1.llm_service_pb2 import ListModelsRequest
+from tests.kit.calls import stream, until
 from tests.kit.gateway import NO_BACKEND, config_file, start_gateway
 from tests.kit.logs import captured_logs
 
@@ -55,3 +57,19 @@ async def test_what_is_right_is_served_and_what_is_wrong_changes_nothing(simulat
                     await asyncio.sleep(0.002)
 
             assert await served(gateway) == ["second", "third"]
+
+
+async def test_who_waits_for_a_seat_gets_one_of_those_that_a_model_is_given(simulator: Simulator) -> None:
+    simulator.script(*[Behaviour(fault=Fault.STALL, after=1)] * 3)
+    with config_file([entry("llama", simulator.url) | {"max_in_flight": 1}]) as path:
+        async with start_gateway(NO_BACKEND, config_file=path, config_poll_interval_ms=1) as gateway:
+            calls = [asyncio.create_task(stream(gateway)) for _ in range(3)]
+            await until(lambda: gateway.server.queued == 2)
+            put(path, json.dumps({"models": [entry("llama", simulator.url) | {"max_in_flight": 3}]}))
+            await until(lambda: gateway.server.in_flight == 3)
+            queued = gateway.server.queued
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+
+            assert queued == 0

@@ -3,21 +3,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from llm_gateway.backends.base import Readiness
 from llm_gateway.errors import InvalidRequest, ModelNotFound, NoHealthyBackend
 from llm_gateway.generation import Model
+from llm_gateway.upstream.budget import RetryBudget, RetryStatistics
 from llm_gateway.upstream.prober import ProbeIntervals, Prober
 from llm_gateway.upstream.router import Router, only_one
-from llm_gateway.upstream.spec import ANY_MODEL, Address, ModelSpec
+from llm_gateway.upstream.spec import ANY_MODEL, Address, ModelSpec, Timeouts
 from tests.kit.calls import until
 from tests.upstream.fakes import FakeBackend, backend_spec, endpoint_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from llm_gateway.errors import GatewayError
     from llm_gateway.upstream.endpoint import Endpoint
     from llm_gateway.upstream.spec import BackendSpec
 
@@ -52,7 +56,8 @@ def world() -> World:
 
 @pytest.fixture
 async def router(world: World) -> AsyncIterator[Router]:
-    router = Router(world.make, resolve=world.resolve, prober=Prober(ProbeIntervals(readiness=0.001, load=None)))
+    prober = Prober(ProbeIntervals(readiness=0.001, load=None))
+    router = Router(world.make, make_budget=RetryBudget, resolve=world.resolve, prober=prober)
     yield router
     await router.close()
 
@@ -190,6 +195,30 @@ async def test_an_idle_endpoint_that_goes_is_closed_at_once_and_asked_no_more(ro
     assert world.made["http://a"].probes == probes
 
 
+async def test_an_endpoint_that_goes_is_asked_for_the_sake_of_the_calls_that_wait_on_it(
+    router: Router, world: World
+) -> None:
+    """Who waits for the first token of a dead one is told, and left to the first-token timer otherwise."""
+    await router.apply([model("llama", "a")], None)
+    lease = router.pool("llama")[0].lease(None, "llama")
+    told: list[GatewayError] = []
+
+    def go_elsewhere(error: GatewayError) -> bool:
+        told.append(error)
+        return True
+
+    lease.on_lost = go_elsewhere
+    await router.apply([model("llama", "b")], None)
+    world.made["http://a"].readiness = Readiness.DOWN
+    await until(lambda: told)
+    lease.ended()
+    await until(lambda: world.made["http://a"].closed)
+    probes = world.made["http://a"].probes
+    await until(lambda: world.made["http://b"].probes > 20)
+
+    assert world.made["http://a"].probes == probes
+
+
 async def test_a_model_that_goes_has_nobody_left_for_a_call_that_tries_again(router: Router) -> None:
     await router.apply([model("llama", "a"), model("qwen", "b")], None)
     pool, _ = router.pool("llama")
@@ -244,12 +273,49 @@ async def test_a_name_that_has_no_address_for_a_while_keeps_those_of_before(
     assert addresses(router, "chat") == ["http://1"]
 
 
+@pytest.mark.parametrize(
+    "changed", [{"weight": 2}, {"api_key": "rotated"}, {"timeouts": Timeouts(idle=1.0)}], ids=["weight", "key", "timer"]
+)
+@pytest.mark.parametrize("nothing", [(), OSError("no such name")], ids=["empty", "a failure"])
+async def test_a_change_of_a_backend_while_nobody_knows_its_name_keeps_the_addresses_of_before(
+    router: Router, world: World, nothing: Sequence[str] | OSError, changed: dict[str, Any]
+) -> None:
+    world.addresses = ["http://1"]
+    await router.apply([model("llama", HEADLESS)], None)
+    world.addresses = nothing
+    await router.apply([model("llama", replace(HEADLESS, **changed))], None)
+
+    assert addresses(router, "llama") == ["http://1"]
+
+
 async def test_a_name_that_never_had_one_is_no_healthy_backend(router: Router, world: World) -> None:
     world.addresses = OSError("no such name")
     await router.apply([model("llama", HEADLESS)], None)
 
     with pytest.raises(NoHealthyBackend):
         router.pool("llama")[0].lease(None, "llama")
+
+
+# ---------------------------------------------------------------------------------------------------------- budgets
+
+
+async def test_each_model_has_a_retry_budget_of_its_own(router: Router) -> None:
+    await router.apply([model("llama", "a"), model("qwen", "a")], None)
+    while router.pool("llama")[0].budget.withdraw():
+        pass
+    llama, qwen = router.statistics()
+
+    assert router.pool("qwen")[0].budget.withdraw()
+    assert llama.retries == RetryStatistics(requests=0, retries=50, refused=1)
+    assert qwen.retries == RetryStatistics(requests=0, retries=0, refused=0)
+
+
+async def test_what_a_model_has_spent_stays_spent_when_the_configuration_changes(router: Router) -> None:
+    await router.apply([model("llama", "a")], None)
+    router.pool("llama")[0].budget.withdraw()
+    await router.apply([model("llama", "b", seats=1)], None)
+
+    assert [llama.retries.retries for llama in router.statistics()] == [1]
 
 
 # ------------------------------------------------------------------------------------------------------- statistics

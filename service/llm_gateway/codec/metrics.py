@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from llm_gateway.admission import Admission, Pressure
     from llm_gateway.codec.status import Sources
     from llm_gateway.observability.journal import ConfigStatistics, Journal
-    from llm_gateway.upstream.budget import RetryBudget
     from llm_gateway.upstream.router import ModelStatistics
 
     Rows = Iterable[tuple[tuple[str, ...], float]]
 
 ANY = "any"
 """What a model is called that stands for whatever its backend serves."""
+MODEL = ("model",)
 BACKEND = ("model", "backend")
 
 
@@ -52,9 +52,9 @@ class GatewayCollector(Collector):
         yield from _of_calls(sources.journal)
         yield from _of_admission(sources.admission)
         yield from _of_models(models, sources.admission)
+        yield from _of_budgets(models)
         yield from _of_backends(models)
         yield from _of_reports(models)
-        yield from _of_budget(sources.budget)
         yield from _of_config(sources.config())
 
 
@@ -102,13 +102,24 @@ def _of_admission(admission: Admission) -> Iterator[Metric]:
 
 def _of_models(models: Iterable[ModelStatistics], admission: Admission) -> Iterator[Metric]:
     now = [((model.name or ANY,), model.seats, admission.model_statistics(model.name)) for model in models]
-    label = ("model",)
     in_flight = ((name, float(seats.in_flight)) for name, _, seats in now)
-    yield _gauges("model_in_flight", "Calls of a model that have a seat.", label, in_flight)
+    yield _gauges("model_in_flight", "Calls of a model that have a seat.", MODEL, in_flight)
     limits = ((name, float(limit)) for name, limit, _ in now if limit is not None)
-    yield _gauges("model_in_flight_limit", "Seats of a model; absent where it has no limit of its own.", label, limits)
+    yield _gauges("model_in_flight_limit", "Seats of a model; absent where it has no limit of its own.", MODEL, limits)
     queued = ((name, float(seats.queued)) for name, _, seats in now)
-    yield _gauges("model_queued", "Calls of a model that wait for a seat.", label, queued)
+    yield _gauges("model_queued", "Calls of a model that wait for a seat.", MODEL, queued)
+
+
+def _of_budgets(models: Iterable[ModelStatistics]) -> Iterator[Metric]:
+    now = [((model.name or ANY,), model.retries) for model in models]
+    calls = ((name, float(retries.requests)) for name, retries in now)
+    yield _gauges(
+        "retry_budget_calls", "Calls of a model in the last 10 s, of which its retry budget is a share.", MODEL, calls
+    )
+    further = ((name, float(retries.retries)) for name, retries in now)
+    yield _gauges("retry_budget_retries", "Further attempts of a model in the last 10 s.", MODEL, further)
+    refused = ((name, float(retries.refused)) for name, retries in now)
+    yield _counters("retries_refused", "Further attempts that a model's retry budget did not allow.", MODEL, refused)
 
 
 def _of_backends(models: Iterable[ModelStatistics]) -> Iterator[Metric]:
@@ -141,13 +152,6 @@ def _of_reports(models: Iterable[ModelStatistics]) -> Iterator[Metric]:
     yield _gauges(
         "backend_reported_kv_usage_ratio", "KV cache of a backend in use, by its own metrics.", BACKEND, usage
     )
-
-
-def _of_budget(budget: RetryBudget) -> Iterator[Metric]:
-    now = budget.statistics()
-    yield _gauge("retry_budget_calls", "Calls of the last 10 s, of which the retry budget is a share.", now.requests)
-    yield _gauge("retry_budget_retries", "Further attempts of the last 10 s.", now.retries)
-    yield _counter("retries_refused", "Further attempts that the retry budget did not allow.", now.refused)
 
 
 def _of_config(config: ConfigStatistics) -> Iterator[Metric]:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from llm_gateway.admission import Admission, Pressure, SeatStatistics, Ticket
     from llm_gateway.observability.call import Call
     from llm_gateway.observability.journal import ConfigStatistics, Journal
-    from llm_gateway.upstream.budget import RetryBudget
     from llm_gateway.upstream.router import EndpointStatistics, ModelStatistics, Router
 
 SERVICE = pb.DESCRIPTOR.services_by_name["AdminService"].full_name
@@ -42,7 +41,6 @@ class Sources:
     router: Router
     admission: Admission
     pressure: Pressure
-    budget: RetryBudget
     journal: Journal
     config: Callable[[], ConfigStatistics]
 

@@ -22,8 +22,10 @@ from pydantic_core import PydanticCustomError
 
 from llm_gateway.backends.access import backend_url
 from llm_gateway.backends.dialect import DIALECTS
+from llm_gateway.backends.refusal import refusal_of
 from llm_gateway.codec.defaults import decode_defaults, defaults_schema
 from llm_gateway.errors import InvalidRequest
+from llm_gateway.generation import Generation
 from llm_gateway.upstream.spec import Balancing
 
 if TYPE_CHECKING:
@@ -101,6 +103,13 @@ def _defaults(values: dict[str, Any]) -> dict[str, Any]:
         raise faults(((*v.field.split("."),), v.description) for v in error.violations) from None
 
 
+def _missing(defaults: dict[str, Any], dialect: str) -> Iterator[str]:
+    """The defaults that a dialect does not have."""
+    refusal = refusal_of(Generation(sampling=defaults), DIALECTS[dialect])
+    for violation in refusal.violations if refusal is not None else ():
+        yield violation.field.removeprefix("params.")
+
+
 def _repeated(items: Sequence[Hashable]) -> Iterator[int]:
     """The places of items that have been there before."""
     counts: Counter[Hashable] = Counter()
@@ -162,7 +171,7 @@ class BackendEntry(Entry):
     """What it is: this decides which parameters it may be sent, and how its answers are read."""
     url: Addresses
     """Where it is: http://vllm:8000 or a list of such addresses, each a replica, or dns+http://vllm:8000, where every
-    address behind the name is a replica, as with a headless Service of Kubernetes."""
+    address behind the name is a replica, as with a headless Service of Kubernetes; of IPv4 and IPv6 only one counts."""
     model: Text | None = None
     """Its own name for the model. Left out: the model's name."""
     weight: Annotated[int, Field(strict=True, ge=0, le=1000)] = 1
@@ -204,7 +213,7 @@ class ModelEntry(Entry):
     """How a replica is chosen: the one with less to do; always the same for a session_id; always the same for the
     beginning of a prompt, whose prefix is cached there. The last two give way where a replica has too much to do."""
     defaults: Defaults = {}
-    """Sampling parameters where a request is silent."""
+    """Sampling parameters where a request is silent; every backend's dialect must have them."""
     max_in_flight: Annotated[int, Field(strict=True, gt=0, le=1_000_000)] | None = None
     """Calls that run at once; others wait. Left out: only ADMISSION__MAX_IN_FLIGHT bounds them."""
     hedge_after_ms: Milliseconds | None = None
@@ -225,6 +234,18 @@ class ModelEntry(Entry):
         if found:
             raise faults(found)
         return backends
+
+    @model_validator(mode="after")
+    def _backends_honour_the_defaults(self) -> Self:
+        """Or what the caller never said would keep calls from a backend, or be refused as a fault of theirs."""
+        found: list[tuple[Place, str]] = [
+            (("backends", index, "dialect"), f"{backend.dialect} has no {name}, which is among the model's defaults")
+            for index, backend in enumerate(self.backends)
+            for name in _missing(self.defaults, backend.dialect)
+        ]
+        if found:
+            raise faults(found)
+        return self
 
 
 class ConfigFile(Entry):

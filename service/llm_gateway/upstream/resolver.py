@@ -19,13 +19,21 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 async def resolve(url: str) -> Sequence[Address]:
-    """Every address behind a URL's host, in order. Raises OSError where the name cannot be resolved."""
+    """Every address behind a URL's host, in order. Raises OSError where the name cannot be resolved.
+
+    They are all of one family, and of one that this machine has: a pod with an IPv4 and an IPv6 address is one replica.
+    Where the name has both, it is the family that the system's resolver puts first.
+    """
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme]
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
-    addresses = sorted({str(info[4][0]) for info in found})
-    return [Address(f"{parts.scheme}://{_in_brackets(ip)}:{port}{parts.path}", parts.netloc) for ip in addresses]
+    found = await asyncio.get_running_loop().getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_ADDRCONFIG
+    )
+    addresses = sorted({str(address[0]) for family, *_, address in found if family == found[0][0]})
+    return [
+        Address(f"{parts.scheme}://{_in_brackets(ip)}:{port}{parts.path}", None if ip == host else host)
+        for ip in addresses
+    ]
 
 
 class Refresher:

@@ -16,9 +16,10 @@ from llm_gateway.upstream.pool import Pool
 from llm_gateway.upstream.spec import ANY_MODEL, Address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from llm_gateway.backends.base import Load
+    from llm_gateway.upstream.budget import RetryBudget, RetryStatistics
     from llm_gateway.upstream.ejection import Health
     from llm_gateway.upstream.prober import Prober
     from llm_gateway.upstream.spec import BackendSpec, ModelSpec
@@ -55,34 +56,40 @@ class ModelStatistics:
     name: str
     aliases: tuple[str, ...]
     seats: int | None
+    retries: RetryStatistics
     endpoints: tuple[EndpointStatistics, ...]
 
 
 class Router:
     """All models. `apply` swaps what is configured in one step; endpoints whose entry is unchanged stay as they are,
-    with their connections and what is known of them, and one that goes is closed when its last call has ended.
+    with their connections and what is known of them, and one that goes is probed until its last call has ended, and
+    then closed. Each model has a budget of retries, so that the outage of one takes none from another.
     """
 
-    def __init__(self, make_endpoint: MakeEndpoint, *, resolve: Resolve, prober: Prober) -> None:
+    def __init__(
+        self, make_endpoint: MakeEndpoint, *, make_budget: Callable[[], RetryBudget], resolve: Resolve, prober: Prober
+    ) -> None:
         self._make_endpoint = make_endpoint
+        self._make_budget = make_budget
         self._resolve = resolve
         self._prober = prober
         self._pools: dict[str, Pool] = {}
         self._by_name: dict[str, Pool] = {}
         self._default: str | None = None
         self._endpoints: dict[tuple[str, BackendSpec, Address], Endpoint] = {}
-        self._addresses: dict[BackendSpec, Sequence[Address]] = {}
+        self._addresses: dict[str, Sequence[Address]] = {}
+        """What is behind each name, by the URL that has it: whatever else of a backend changes, this stays known."""
         self._closing: set[asyncio.Task[None]] = set()
 
     async def apply(self, specs: Sequence[ModelSpec], default_model: str | None) -> None:
         """Serve these models from now on."""
-        named = {backend for spec in specs for backend in spec.backends if backend.resolve}
-        found = await asyncio.gather(*(self._look_up(backend) for backend in named))
-        self._addresses = dict(zip(named, found, strict=True))
+        self._addresses = await self._look_up(
+            {backend.urls[0] for spec in specs for backend in spec.backends if backend.resolve}
+        )
         self._default = default_model
         old, self._pools = self._pools, {}
         for spec in specs:
-            self._pools[spec.name] = old.get(spec.name) or Pool(spec)
+            self._pools[spec.name] = old.get(spec.name) or Pool(spec, budget=self._make_budget())
         self._by_name = {name: self._pools[spec.name] for spec in specs for name in (spec.name, *spec.aliases)}
         for name in old.keys() - self._pools.keys():
             old[name].update(old[name].spec, ())
@@ -90,9 +97,7 @@ class Router:
 
     async def refresh(self) -> None:
         """Look the names up again, and take the addresses that are behind them now."""
-        named = tuple(self._addresses)
-        found = await asyncio.gather(*(self._look_up(backend) for backend in named))
-        addresses = dict(zip(named, found, strict=True))
+        addresses = await self._look_up(self._addresses)
         if self._addresses.keys() == addresses.keys() and self._addresses != addresses:
             self._addresses = addresses
             self._reconcile({pool.name: pool.spec for pool in self._pools.values()})
@@ -135,6 +140,7 @@ class Router:
                 name=pool.name,
                 aliases=pool.spec.aliases,
                 seats=pool.spec.seats,
+                retries=pool.budget.statistics(),
                 endpoints=tuple(_statistics(endpoint) for endpoint in pool.endpoints),
             )
             for _, pool in sorted(self._pools.items())
@@ -163,26 +169,35 @@ class Router:
             own = [endpoint for (model, _, _), endpoint in self._endpoints.items() if model == name]
             self._pools[name].update(spec, own)
         for endpoint in retired:
-            self._prober.forget(endpoint)
-            endpoint.retire(lambda endpoint=endpoint: self._close(endpoint))  # type: ignore[misc]  # a default binds it
+            endpoint.retire(lambda endpoint=endpoint: self._let_go(endpoint))  # type: ignore[misc]  # a default binds it
 
     def _wanted(self, specs: dict[str, ModelSpec]) -> Iterator[tuple[str, BackendSpec, Address]]:
         for name, spec in specs.items():
             for backend in spec.backends:
-                addresses = self._addresses[backend] if backend.resolve else [Address(url) for url in backend.urls]
+                urls = backend.urls
+                addresses = self._addresses[urls[0]] if backend.resolve else [Address(url) for url in urls]
                 yield from ((name, backend, address) for address in addresses)
 
-    async def _look_up(self, backend: BackendSpec) -> Sequence[Address]:
-        """The addresses behind a backend's name; those of before where nobody can tell, or there are none at all."""
+    async def _look_up(self, urls: Collection[str]) -> dict[str, Sequence[Address]]:
+        found = await asyncio.gather(*map(self._addresses_behind, urls))
+        return dict(zip(urls, found, strict=True))
+
+    async def _addresses_behind(self, url: str) -> Sequence[Address]:
+        """The addresses behind a name; those of before where nobody can tell, or there are none at all."""
         try:
             async with asyncio.timeout(LOOKUP_TIMEOUT):
-                found = await self._resolve(backend.urls[0])
+                found = await self._resolve(url)
         except OSError:  # a TimeoutError is one
             found = ()
         if not found:
-            LOG.warning("a backend's name has no address", extra={"backend": backend.name})
-            return self._addresses.get(backend, ())
+            LOG.warning("a backend's name has no address", extra={"address": url})
+            return self._addresses.get(url, ())
         return found
+
+    def _let_go(self, endpoint: Endpoint) -> None:
+        """Close what nobody waits for any more; until then its probes tell those who wait whether it lives."""
+        self._prober.forget(endpoint)
+        self._close(endpoint)
 
     def _close(self, endpoint: Endpoint) -> None:
         closing = asyncio.get_running_loop().create_task(endpoint.backend.close(), name="close-backend")

@@ -195,6 +195,8 @@ def test_who_cannot_be_reached_is_left_alone_and_comes_back(clock: Clock) -> Non
         e.BackendLost("5xx"),
         e.BackendGaveUp("Aborted."),
         e.BackendProtocolError("Garbage."),
+        e.BackendRefused("401"),
+        e.ModelNotFound("404"),
         e.FirstTokenTimeout("Silent."),
         e.StreamInterrupted("Cut."),
         e.StreamStalled("Silent."),
@@ -226,10 +228,8 @@ def test_the_last_one_is_ejected_where_it_cannot_be_reached(clock: Clock) -> Non
     [
         e.InvalidRequest("Bad."),
         e.ContextLengthExceeded("Long."),
-        e.ModelNotFound("Which?"),
         e.BackendRateLimited("429"),
         e.BackendOverloaded("503"),
-        e.BackendRefused("401"),
         e.DeadlineExceeded("Late."),
         e.SlowCaller("Slow."),
         e.DrainExpired("Over."),
@@ -242,6 +242,13 @@ def test_what_is_not_its_fault_is_not_held_against_it(clock: Clock, error: BaseE
     pool = pool_of(A, B, clock=clock)
     for _ in range(30):
         pool.lease(GENERATION, "llama", avoid=[endpoint(pool, "b")]).ended(error)
+
+    assert endpoint(pool, "a").ejection.health is Health.HEALTHY
+
+
+def test_a_model_that_only_the_caller_named_is_the_callers_mistake(clock: Clock) -> None:
+    pool = pool_of(backend_spec("a", model=None), backend_spec("b", model=None), clock=clock)
+    fail(pool, "a", *[e.ModelNotFound("404")] * 30)
 
     assert endpoint(pool, "a").ejection.health is Health.HEALTHY
 

@@ -16,8 +16,10 @@ from llm_gateway.errors import (
     BackendOverloaded,
     BackendProtocolError,
     BackendRateLimited,
+    BackendRefused,
     FirstTokenTimeout,
     ModelLoading,
+    ModelNotFound,
     NoHealthyBackend,
     StreamCorrupted,
     StreamInterrupted,
@@ -51,13 +53,16 @@ BLAME: dict[type[GatewayError], FailureKind] = {
     BackendLost: FailureKind.ANSWER,
     BackendGaveUp: FailureKind.ANSWER,
     BackendProtocolError: FailureKind.ANSWER,
+    BackendRefused: FailureKind.ANSWER,
+    ModelNotFound: FailureKind.ANSWER,
     StreamInterrupted: FailureKind.ANSWER,
     StreamCorrupted: FailureKind.ANSWER,
     BackendAborted: FailureKind.ANSWER,
     FirstTokenTimeout: FailureKind.SLOW,
     StreamStalled: FailureKind.SLOW,
 }
-"""What a failure says about the endpoint. The others blame nobody: a caller's mistake, a deadline, a backend that is
+"""What a failure says about the endpoint. One that refuses our key, or does not have the model that it is configured to
+have, is the quickest of all, and would draw every call to itself. The others blame nobody: a caller's mistake, a deadline, a backend that is
 full or that loads its model."""
 
 
@@ -164,6 +169,8 @@ class Pool:
     def failed(self, endpoint: Endpoint, error: BaseException, term: int) -> None:
         """An attempt ended badly: count it against the endpoint if it is to blame."""
         kind = BLAME.get(type(error))  # type: ignore[arg-type]  # what is no GatewayError is not in it
+        if isinstance(error, ModelNotFound) and endpoint.spec.model is None:
+            kind = None  # it was asked for whatever the caller said
         if isinstance(error, BackendRateLimited | BackendOverloaded | ModelLoading) and error.asked_wait is not None:
             endpoint.cools_until = self._clock() + min(error.asked_wait, LONGEST_COOLING)
             self.changed()

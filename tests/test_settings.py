@@ -172,6 +172,34 @@ def test_what_is_wrong_is_refused_in_one_line(
     assert "\n" not in lines[0]
 
 
+SAME = [
+    ({"ADMIN__PORT": "9090"}, "METRICS__PORT: is 9090, as ADMIN__PORT is; each needs a port of its own"),
+    ({"PORT": "9090"}, "METRICS__PORT: is 9090, as PORT is; each needs a port of its own"),
+    ({"PORT": "50053"}, "ADMIN__PORT: is 50053, as PORT is; each needs a port of its own"),
+    ({"METRICS__PORT": "50052"}, "METRICS__PORT: is 50052, as PORT is; each needs a port of its own"),
+]
+
+
+@pytest.mark.parametrize(("ports", "line"), SAME)
+def test_two_servers_on_one_port_are_refused(ports: dict[str, str], line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"ADMIN__ENABLED": "true", "METRICS__ENABLED": "true", **ports}.items():
+        monkeypatch.setenv(name, value)
+
+    assert refused() == (line,)
+
+
+@pytest.mark.parametrize(("enabled", "port"), [("false", "7000"), ("true", "0")], ids=["off", "free ports"])
+def test_ports_that_nobody_or_anybody_has_may_be_the_same(
+    enabled: str, port: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ADMIN__ENABLED", "METRICS__ENABLED"):
+        monkeypatch.setenv(name, enabled)
+    for name in ("PORT", "ADMIN__PORT", "METRICS__PORT"):
+        monkeypatch.setenv(name, port)
+
+    assert load_settings().metrics.port == int(port)
+
+
 def test_a_typo_in_a_dotenv_file_is_refused_too(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("ADMISION__MAX_IN_FLIGHT=7\n")
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from llm_gateway.observability.logging import places_of
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -116,6 +118,7 @@ class HealthBoard:
         """Whether a backend answers; a bug on the way there counts as none, and must not end the probing."""
         try:
             return await self._backend_answers()
-        except Exception:
-            LOG.exception("a health probe failed on a bug")
+        except Exception as bug:
+            where = {"traceback": places_of(bug)}
+            LOG.error("a health probe failed on a bug", extra=where)  # noqa: TRY400 - what it says may be anybody's
             return False

@@ -7,6 +7,7 @@ import difflib
 import json
 import os
 import re
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -144,7 +145,11 @@ class EjectionSettings(Group):
         ge=1,
         description="Eject one that failed so often in a row, in whatever way; the last one only if it is not there.",
     )
-    base_ms: Milliseconds = Field(2_000, description="The first time, for this long; each next time, so much longer.")
+    base_ms: Milliseconds = Field(
+        2_000,
+        description="The first time, for this long; each next time, so much longer. One that probes found dead "
+        "stays out until a probe finds it well.",
+    )
     longest_ms: Milliseconds = Field(10_000, description="Never for longer.")
 
     @model_validator(mode="after")
@@ -173,7 +178,7 @@ class HealthSettings(Group):
     probe_interval_ms: Milliseconds = Field(2_000, description="Ask each backend this often whether it answers.")
     probe_timeout_ms: Milliseconds = Field(2_000, description="Who has not answered by then does not answer.")
     load_interval_ms: Delay = Field(
-        1_000, description="Read this often from a vLLM's /metrics how busy it is. 0: never."
+        1_000, description="Read this often from the /metrics of vLLM, SGLang or llama.cpp how busy it is. 0: never."
     )
     resolve_interval_ms: Milliseconds = Field(
         5_000, description="Look up this often which addresses are behind the name of a dns+ backend."
@@ -231,6 +236,17 @@ class Settings(BaseSettings):
     health: HealthSettings = HealthSettings()
     admin: AdminSettings = AdminSettings()
     metrics: MetricsSettings = MetricsSettings()
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        ports = {"PORT": self.port}
+        for name, group in (("ADMIN__PORT", self.admin), ("METRICS__PORT", self.metrics)):
+            if group.enabled:
+                ports[name] = group.port
+        for one, other in combinations(ports, 2):
+            if ports[one] == ports[other] != 0:
+                raise ValueError(f"{other}: is {ports[other]}, as {one} is; each needs a port of its own")
+        return self
 
 
 def load_settings() -> Settings:
@@ -307,9 +323,10 @@ def _shown(value: Any) -> str:  # noqa: ANN401 - whatever a setting holds
 
 def _line(error: Any) -> str:  # noqa: ANN401 - pydantic's error dict
     name = DELIMITER.join(str(part) for part in error["loc"]).upper()
+    message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         return f"{name}: there is no such setting"
-    return f"{name}: {error['msg'].removeprefix('Value error, ')}"
+    return f"{name}: {message}" if name else message  # one about several settings names them itself
 
 
 def _unread_variables() -> Iterable[str]:

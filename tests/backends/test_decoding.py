@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
+import msgspec
 import pytest
 
 from llm_gateway.backends.wire import ModelListWire, NotTheProtocolError, TokenizeWire, decode_as
@@ -19,3 +22,11 @@ DEEP = b"[" * 5000 + b"]" * 5000
 def test_a_body_that_is_something_else_is_not_of_the_protocol(kind: type, body: bytes) -> None:
     with pytest.raises(NotTheProtocolError):
         decode_as(body, kind)
+
+
+@pytest.mark.parametrize(("listed", "taken"), [(10_000, True), (10_001, False)])
+def test_a_backend_lists_no_more_models_than_anybody_serves(listed: int, taken: bool) -> None:
+    body = msgspec.json.encode({"data": [{"id": "m"}] * listed})
+
+    with nullcontext() if taken else pytest.raises(NotTheProtocolError):
+        assert len(decode_as(body, ModelListWire).data) == listed

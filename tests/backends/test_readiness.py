@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +15,18 @@ from llm_gateway.backends.base import Load, Readiness
 from llm_gateway.backends.dialect import DIALECTS, SGLANG, VLLM
 from llm_gateway.backends.load import load_of
 from llm_gateway.backends.openai import OpenAIBackend
-from llm_gateway.errors import BackendProtocolError, BackendRefused, ModelLoading
+from llm_gateway.errors import BackendLost, BackendProtocolError, BackendRefused, ModelLoading
 from llm_gateway.generation import Generation, Message, TokenQuery
 from llm_gateway.simulator import Behaviour, Fault, Options, Simulator
 from llm_gateway.simulator.dialects import DIALECTS as SIMULATED
+from tests.kit.calls import until
 from tests.kit.sockets import closed_port
 from tests.kit.statuses import StatusServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+QUERY = TokenQuery(prompt="a")
 HELLO = Generation(messages=(Message(role="user", content="hello"),))
 
 
@@ -180,11 +185,59 @@ async def test_metrics_that_do_not_come_are_no_load(status: int) -> None:
         assert await backend.load() is None
 
 
-async def test_metrics_that_do_not_come_in_time_are_no_load() -> None:
+async def test_models_that_are_not_listed_in_time_are_no_load() -> None:
     async with StatusServer(None) as server, known(server.url, "vllm", timeout=0.02) as backend:
         assert await backend.load() is None
 
 
+async def test_whoever_asks_for_the_load_says_how_long_that_may_take() -> None:
+    """Its own `timeout` has passed."""
+    models: Any = {"/v1/models": {"data": []}}
+    async with (
+        StatusServer(200, others={"/metrics": None}, bodies=models) as server,
+        known(server.url, "vllm", timeout=0.01) as backend,
+    ):
+        while True:
+            with contextlib.suppress(BackendLost):  # a busy machine does not list them in time
+                await backend.list_models()
+                break
+        asking = asyncio.create_task(backend.load())
+        await until(lambda: "/metrics" in server.asked)
+        await asyncio.sleep(0.015)
+
+        assert not asking.done()
+        asking.cancel()
+        await asyncio.wait([asking])
+
+
+@pytest.mark.parametrize(("more", "load"), [(1_000_000, Load(1, 2)), (2_200_000, None)])
+async def test_a_page_of_metrics_is_not_read_for_ever(more: int, load: Load | None) -> None:
+    page = b"vllm:num_requests_running 1\nvllm:num_requests_waiting 2\n" + b"#" * more
+    bodies = {"/v1/models": {"data": []}, "/metrics": page}
+    async with StatusServer(200, bodies=bodies) as server, known(server.url, "vllm") as backend:
+        assert await backend.load() == load
+
+
+def test_how_many_models_a_backend_lists_costs_a_page_next_to_nothing() -> None:
+    """Else a backend with many holds up all calls each second."""
+    page = b"".join(b'%s{model_name="no"} 1\n' % VLLM.load.running for _ in range(1000)) if VLLM.load else b""
+    few, many = ([f"model-{number}" for number in range(count)] for count in (10, 5_000))
+
+    assert _cost(page, many) < 100 * _cost(page, few)
+
+
+def _cost(page: bytes, models: list[str]) -> float:
+    """Seconds of this thread's own that a page takes, at best."""
+    assert VLLM.load is not None
+    costs = []
+    for _ in range(3):
+        began = time.thread_time()
+        load_of(page, VLLM.load, models)
+        costs.append(time.thread_time() - began)
+    return min(costs)
+
+
+NO_NUMBERS = (b"NaN", b"-1", b"inf", b"1e308", b"2147483649", b"9" * 5000, b"many")
 PAGE = b"""\
 # HELP vllm:num_requests_running Number of requests in model execution batches.
 # TYPE vllm:num_requests_running gauge
@@ -214,7 +267,10 @@ vllm:kv_cache_usage_perc{engine="0",model_name="other"} 0.9
         (b"<html>", ["a"], None),
         (b"vllm:num_requests_running{} 1\n", ["a"], None),
         (b"vllm:num_requests_running 1\nvllm:num_requests_waiting 2\n", [], Load(1, 2)),
-        (b"vllm:num_requests_running NaN\nvllm:num_requests_waiting 2\n", [], None),
+        *((b"vllm:num_requests_running %s\nvllm:num_requests_waiting 2\n" % no, [], None) for no in NO_NUMBERS),
+        (b"vllm:num_requests_running 2147483648\nvllm:num_requests_waiting 2\n", [], Load(2**31, 2)),
+        (b"vllm:num_requests_running 1\n" * 1000 + b"vllm:num_requests_waiting 2\n", [], Load(1000, 2)),
+        (b"vllm:num_requests_running 1\n" * 1001 + b"vllm:num_requests_waiting 2\n", [], None),
         (b"vllm:num_requests_running\nvllm:num_requests_waiting{a=\n", [], None),
         (
             b"vllm:num_requests_running 1e3\nvllm:num_requests_waiting 0\nvllm:kv_cache_usage_perc 7\n",
@@ -251,7 +307,25 @@ async def test_tokens_without_a_count_are_counted() -> None:
 async def test_an_answer_that_counts_nothing_is_not_of_the_protocol() -> None:
     async with StatusServer(200, {}) as server, known(server.url, "sglang") as backend:
         with pytest.raises(BackendProtocolError):
-            await backend.count_tokens(TokenQuery(prompt="a"), "m", "r-1")
+            await backend.count_tokens(QUERY, "m", "r-1")
+
+
+@pytest.mark.parametrize("what", ["models", "tokens"])
+async def test_an_answer_that_is_too_long_for_the_question_is_not_read(what: str) -> None:
+    """It would be decoded while all calls wait."""
+    async with StatusServer(200, b"x" * 2_200_000) as server, known(server.url, "vllm") as backend:
+        asked: Any = backend.list_models() if what == "models" else backend.count_tokens(QUERY, "m", "r-1")
+
+        with pytest.raises(BackendProtocolError, match="larger than the gateway takes"):
+            await asked
+
+
+async def test_a_long_prompt_has_room_for_all_its_tokens() -> None:
+    tokens = [151_643] * 400_000
+    async with StatusServer(200, {"tokens": tokens}) as server, known(server.url, "llamacpp") as backend:
+        counted = await backend.count_tokens(TokenQuery(prompt="a" * len(tokens)), "m", "r-1")
+
+    assert counted.count == len(tokens)
 
 
 async def test_a_probe_reads_no_more_of_an_error_than_it_needs() -> None:

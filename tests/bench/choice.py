@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from llm_gateway.backends.base import Load, Readiness
 from llm_gateway.backends.openai import OpenAIBackend
 from llm_gateway.generation import Generation, Message
+from llm_gateway.upstream.budget import RetryBudget
 from llm_gateway.upstream.ejection import Ejection, EjectionPolicy
 from llm_gateway.upstream.endpoint import Endpoint
 from llm_gateway.upstream.pool import Pool

@@ -22,7 +22,6 @@ PREFIX = 5
 INITIAL_WINDOW = (0x4).to_bytes(2, "big")
 STREAM_WINDOW = 4 * 1024 * 1024
 TOP_UP = 16 * 1024 * 1024
-FIRST_WINDOW = 65_535
 FIRST_PIECE = 2
 """`started` comes first."""
 PATH = "/llm_gateway.v1.LLMService/ChatCompletionStream"

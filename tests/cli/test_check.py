@@ -20,6 +20,7 @@ from llm_gateway.settings import variables
 from llm_gateway.simulator import Options, Simulator
 from tests.cli.program import Finished, run
 from tests.kit.gateway import config_file, make_settings
+from tests.kit.statuses import StatusServer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,6 +103,23 @@ async def test_a_backend_that_is_not_well_is_exit_code_1(simulator: Simulator) -
 
     assert done.code == 1
     assert f"vllm at {simulator.url}: it is down\n" in done.err
+
+
+@pytest.mark.parametrize("well", [{}, {"/health": 200}], ids=["about its health", "about its models"])
+async def test_a_backend_that_says_nothing_is_waited_for_as_long_as_a_probe(well: Mapping[str, int]) -> None:
+    async with StatusServer(None, others=well) as silent:
+        done = await run("check", VLLM_URL=silent.url, HEALTH__PROBE_TIMEOUT_MS="100")
+
+    assert done.code == 1
+    assert ": it did not answer within 0.1 s (HEALTH__PROBE_TIMEOUT_MS)\n" in done.err
+
+
+async def test_the_words_of_a_backend_do_not_reach_the_terminal_as_its_commands() -> None:
+    async with StatusServer(200, {"data": [{"id": "\x1b[31mred\x1b]0;title\x07"}]}) as server:
+        done = await check({"name": "m", "backends": [{"name": "a", "url": server.url}]})
+
+    assert rows(done)[0][-1] == "[31mred]0;title"
+    assert "\x1b" not in done.err
 
 
 async def test_a_backend_that_refuses_our_key_is_exit_code_1() -> None:
@@ -227,7 +245,7 @@ async def test_json_has_the_settings_and_the_findings(simulator: Simulator) -> N
         "dialect": "vllm",
         "url": simulator.url,
         "model": "llama",
-        "priority": 0,
+        "tier": 0,
         "weight": 1,
         "answers": True,
         "readiness": "ready",

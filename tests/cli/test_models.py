@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tests.cli.program import run
 from tests.kit.gateway import start_gateway
+from tests.kit.statuses import StatusServer
 
 if TYPE_CHECKING:
     from tests.kit.gateway import RunningGateway
@@ -21,6 +22,15 @@ async def test_models_are_a_table(gateway: RunningGateway) -> None:
         ["Model", "Aliases", "Context", "Adapts", "Owner", "Default"],
         ["sim", "2,048", "vllm", "yes"],
     ]
+
+
+async def test_the_words_of_a_backend_do_not_reach_the_terminal_as_its_commands() -> None:
+    evil = "\x1b[31mred\x1b]0;title\x07"
+    listed = {"data": [{"id": f"{evil}1", "parent": f"{evil}2", "owned_by": f"{evil}3"}]}
+    async with StatusServer(200, listed) as server, start_gateway(server.url) as gateway:
+        done = await run("models", "--address", gateway.address)
+
+    assert done.out.splitlines()[1].split() == [f"[31mred]0;title{number}" for number in (1, 2, 3)]
 
 
 async def test_the_address_comes_from_the_workers_environment(gateway: RunningGateway) -> None:

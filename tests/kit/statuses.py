@@ -15,13 +15,21 @@ if TYPE_CHECKING:
 
 class StatusServer:
     """Answers every path with `status` (None: never), but those in `others`; `body` is JSON, or bytes that
-    come in two pieces.
+    come in two pieces, but of those in `bodies`.
     """
 
-    def __init__(self, status: int | None, body: Any = None, *, others: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        status: int | None,
+        body: Any = None,
+        *,
+        others: Mapping[str, int | None] | None = None,
+        bodies: Mapping[str, Any] | None = None,
+    ) -> None:
         self._status = status
         self._body = body
         self._others = others or {}
+        self._bodies = bodies or {}
         self._runner: web.AppRunner | None = None
         self.asked: list[str] = []
         self._peers: set[Any] = set()
@@ -55,9 +63,10 @@ class StatusServer:
         if status is None:
             await asyncio.get_running_loop().create_future()
             raise AssertionError
-        if isinstance(self._body, bytes):
-            return await self._in_two(request, status, self._body)
-        return web.json_response(self._body, status=status)
+        body = self._bodies.get(request.path, self._body)
+        if isinstance(body, bytes):
+            return await self._in_two(request, status, body)
+        return web.json_response(body, status=status)
 
     async def _in_two(self, request: web.Request, status: int, body: bytes) -> web.StreamResponse:
         response = web.StreamResponse(status=status)

@@ -20,8 +20,10 @@ class Readiness(StrEnum):
     READY = "ready"
     LOADING = "loading"
     """It answers, and says that its model is not there yet."""
+    SILENT = "silent"
+    """It does not answer in time: it is frozen, or has too much to do."""
     DOWN = "down"
-    """It cannot be reached, does not answer in time, or says that it is ill."""
+    """It cannot be reached, or says that it is ill."""
 
 
 @dataclass(frozen=True, slots=True)

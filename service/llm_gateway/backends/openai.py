@@ -45,7 +45,11 @@ EVENT_STREAM = "text/event-stream"
 JSON = "application/json"
 MAX_ERROR_BODY = 64 * 1024
 MAX_ANSWER_BODY = 64 * 1024 * 1024
-MAX_METRICS_BODY = 8 * 1024 * 1024
+MAX_METRICS_BODY = 2 * 1024 * 1024
+MAX_CALL_BODY = 2 * 1024 * 1024
+"""Bytes of an answer that is no generation: it is decoded at once, while all calls wait. Tokens have more room."""
+MAX_BYTES_OF_TOKEN = 16
+"""A prompt has hardly more tokens than bytes, and each is a number of up to ten digits."""
 MODELS_TTL = 10.0
 """Seconds for which the list of models is believed; a model that appears is served at once, for its name is not checked
 against the list."""
@@ -55,7 +59,7 @@ LAST_CHUNK_WAIT = 0.05
 
 class OpenAIBackend:
     """One server. `max_event_bytes` bounds one server-sent event, `timeout` (seconds) the calls that are not guarded by
-    a caller's deadline: models, health, load. `host` is the name that the address in `url` was found by: what the
+    whoever asks: models, health. `host` is the name that the address in `url` was found by: what the
     server is asked for and has to prove to be.
     """
 
@@ -138,7 +142,9 @@ class OpenAIBackend:
                     if found is not None:
                         return found
                 return await self._probe(self._dialect.probing.paths[-1]) or Readiness.DOWN
-        except (GatewayError, TimeoutError):
+        except TimeoutError:
+            return Readiness.SILENT
+        except GatewayError:
             return Readiness.DOWN
 
     async def load(self) -> Load | None:
@@ -147,13 +153,12 @@ class OpenAIBackend:
         if families is None:
             return None
         try:
-            async with asyncio.timeout(self._timeout):
-                models = {model.name for model in await self.list_models()}
-                async with await self._http.send("GET", "/metrics") as exchange:
-                    if exchange.status != HTTPStatus.OK:
-                        return None
-                    return load_of(await exchange.read_all(MAX_METRICS_BODY), families, models)
-        except (GatewayError, TimeoutError):
+            models = {model.name for model in await self.list_models()}
+            async with await self._http.send("GET", "/metrics") as exchange:
+                if exchange.status != HTTPStatus.OK:
+                    return None
+                return load_of(await exchange.read_all(MAX_METRICS_BODY), families, models)
+        except GatewayError:
             return None
 
     async def close(self) -> None:
@@ -209,7 +214,7 @@ class OpenAIBackend:
         async with await self._http.send(method, path, body=body, request_id=request_id) as exchange:
             if exchange.status != HTTPStatus.OK:
                 raise await _refusal_of(exchange)
-            answer = await exchange.read_all(MAX_ANSWER_BODY)
+            answer = await exchange.read_all(min(MAX_CALL_BODY + len(body) * MAX_BYTES_OF_TOKEN, MAX_ANSWER_BODY))
         try:
             return decode_as(answer, kind)
         except NotTheProtocolError as error:

@@ -144,7 +144,7 @@ class ModelWire(msgspec.Struct):
 class ModelListWire(msgspec.Struct):
     """The answer of `/v1/models`."""
 
-    data: list[ModelWire]
+    data: Annotated[list[ModelWire], msgspec.Meta(max_length=10_000)]
 
 
 class TokenizeWire(msgspec.Struct):

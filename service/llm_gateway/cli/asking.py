@@ -81,9 +81,14 @@ async def _ask(spec: BackendSpec, address: Address, settings: Settings) -> Findi
     """Ask one address for its health and its models."""
     backend = make_backend(spec, address, settings)
     finding = Finding(spec, address.url)
+    patience = settings.health.probe_timeout_ms / 1000
     try:
-        finding = replace(finding, readiness=await backend.probe())
-        return replace(finding, models=tuple(model.name for model in await backend.list_models()))
+        async with asyncio.timeout(patience):
+            finding = replace(finding, readiness=await backend.probe())
+        async with asyncio.timeout(patience):
+            return replace(finding, models=tuple(model.name for model in await backend.list_models()))
+    except TimeoutError:
+        return replace(finding, error=f"it did not answer within {patience:g} s (HEALTH__PROBE_TIMEOUT_MS)")
     except GatewayError as error:
         if isinstance(error, BackendProtocolError) and HTTPStatus.NOT_FOUND in DIALECTS[spec.dialect].probing.ready:
             return finding  # it lists no models, which not every one does

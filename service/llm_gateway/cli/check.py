@@ -58,7 +58,7 @@ def _show_settings(settings: Settings) -> None:
 
 def _show_models(settings: Settings, models: Sequence[ModelFindings]) -> None:
     """Every address of every backend, and then what is wrong."""
-    columns = ("Model", "Aliases", "Backend", "Dialect", "Address", "Priority", "Weight", "Answers", "Serves")
+    columns = ("Model", "Aliases", "Backend", "Dialect", "Address", "Tier", "Weight", "Answers", "Serves")
     models_table = table(*columns)
     for model in models:
         names = (model.spec.name or "any", ", ".join(model.spec.aliases))
@@ -124,7 +124,7 @@ def _backend_as_json(finding: Finding) -> dict[str, Any]:
         "dialect": spec.dialect,
         "url": finding.url,
         "model": spec.model,
-        "priority": spec.tier,
+        "tier": spec.tier,
         "weight": spec.weight,
         "answers": finding.answers,
         "readiness": finding.readiness,

@@ -10,6 +10,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.style import StyleType
 
 CONTROL = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)))
 """Control characters, which could move the cursor or recolour the terminal; a line feed and a tab are text."""
@@ -48,9 +49,18 @@ def plain(text: str) -> str:
     return text.translate(CONTROL).replace("\n", " ")
 
 
+class PlainTable(Table):
+    """A table whose cells, where they are words, have nothing that would move the cursor."""
+
+    def add_row(self, *cells: RenderableType | None, style: StyleType | None = None, end_section: bool = False) -> None:
+        """Add a row; what is no mere word is taken as it is."""
+        words = (plain(cell) if isinstance(cell, str) else cell for cell in cells)
+        super().add_row(*words, style=style, end_section=end_section)
+
+
 def table(*columns: str) -> Table:
-    """A table without a frame, its headings bold."""
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
+    """A table without a frame, its headings bold; see PlainTable."""
+    made = PlainTable(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
     for column in columns:
         made.add_column(column, overflow="fold")
     return made

@@ -144,7 +144,7 @@ def _seats(seats: Seats) -> str:
 def _models(found: GatewayStatus) -> RenderableType:
     models = table(*MODEL_COLUMNS)
     for model in found.models:
-        names = (plain(model.name) or "any", _seats(model.seats), str(model.seats.queued))
+        names = (model.name or "any", _seats(model.seats), str(model.seats.queued))
         for place, backend in enumerate(model.backends):
             models.add_row(*(names if place == 0 else ("", "", "")), *_backend(backend))
         if not model.backends:  # there is no address behind their names
@@ -157,8 +157,8 @@ def _backend(backend: BackendStatus) -> tuple[str | Text, ...]:
     if backend.HasField("ejected_for"):
         health += f" for {span(backend.ejected_for)}"
     return (
-        plain(backend.name),
-        plain(backend.address),
+        backend.name,
+        backend.address,
         str(backend.tier),
         str(backend.weight),
         Text(health, style=COLOURS.get(backend.health, "")),
@@ -183,10 +183,10 @@ def _calls(found: GatewayStatus) -> RenderableType:
     calls = table(*CALL_COLUMNS)
     for call in found.calls:
         calls.add_row(
-            plain(call.request_id),
+            call.request_id,
             call.rpc,
-            plain(call.model),
-            plain(call.backend),
+            call.model,
+            call.backend,
             RunningCall.Phase.Name(call.phase).removeprefix("PHASE_").lower().replace("_", " "),
             span(call.age),
             str(call.completion_tokens),

@@ -82,7 +82,7 @@ async def _choice(case: Case, generations: Sequence[Generation], repeats: int) -
 
 def pool_of(case: Case) -> Pool:
     """The endpoints of a case. Its first ones are ejected."""
-    pool = Pool(ModelSpec(name=MODEL, backends=(), balancing=case.balancing))
+    pool = Pool(ModelSpec(name=MODEL, backends=(), balancing=case.balancing), budget=RetryBudget())
     pool.update(pool.spec, [_endpoint(number, pool) for number in range(case.endpoints)])
     for endpoint in pool.endpoints[: case.ejected]:
         for _ in range(POLICY.probe_failures):

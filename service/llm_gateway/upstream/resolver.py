@@ -9,6 +9,7 @@ import socket
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from llm_gateway.observability.logging import places_of
 from llm_gateway.upstream.spec import Address
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ class Refresher:
             await asyncio.sleep(self._interval)
             try:
                 await self._refresh()
-            except Exception:  # a bug must not end the looking-up; the addresses stay as they were
-                LOG.exception("looking up the backends failed on a bug")
+            except Exception as bug:  # it must not end the looking-up; the addresses stay as they were
+                LOG.error("looking up the backends failed on a bug", extra={"traceback": places_of(bug)})
 
 
 def _in_brackets(ip: str) -> str:

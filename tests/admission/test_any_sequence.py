@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from llm_gateway.admission import Admission, AdmissionStatistics, Limits
 from llm_gateway.deadline import NEVER
-from llm_gateway.errors import CancelledByOperator, Rejected
+from llm_gateway.errors import CancelledByOperator, DeadlineTooShort, Rejected
 from llm_gateway.generation import Priority
 from tests.admission.callers import Caller, Clock, settle
 
@@ -44,6 +44,10 @@ class AnySequence(RuleBasedStateMachine):
         self.desk = Admission(limits, clock=self.clock)
         self.callers: list[Caller] = []
         self.draining = False
+        self.own = dict(MODELS)
+        self.most = dict(MODELS)
+        self.waited: list[Caller] = []
+        self.seat_given_back = False
 
     def run(self, *steps: Callable[[], object]) -> None:
         """Do it all in one turn of the loop, then let everybody move."""
@@ -79,7 +83,7 @@ class AnySequence(RuleBasedStateMachine):
             for model in models:
                 until = self.clock.now + patience
                 self.callers.append(
-                    Caller(self.desk, deadline=until, model=model, seats=MODELS[model], priority=priority, size=size)
+                    Caller(self.desk, deadline=until, model=model, seats=self.own[model], priority=priority, size=size)
                 )
 
         self.run(come)
@@ -114,10 +118,16 @@ class AnySequence(RuleBasedStateMachine):
             for caller in cancelled:
                 caller.task.cancel()
             for _ in range(newcomers):
-                self.callers.append(Caller(self.desk, model=model, seats=MODELS[model]))
+                self.callers.append(Caller(self.desk, model=model, seats=self.own[model]))
             await settle()
 
+        self.seat_given_back = True
         self.runner.run(act())
+
+    @rule(model=st.sampled_from(sorted(MODELS)), seats=st.sampled_from([1, 2, 4, None]))
+    def a_model_is_given_other_seats(self, model: str, seats: int | None) -> None:
+        self.own[model] = seats
+        self.run(lambda: self.desk.resize(model, seats))
 
     @rule(seconds=st.sampled_from([1.0, 60.0, 600.0]))
     def time_passes(self, seconds: float) -> None:
@@ -132,20 +142,38 @@ class AnySequence(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------------------------------------- what must be
 
+    def seated_of(self, model: str) -> int:
+        return len([caller for caller in self.seated if caller.ticket.model == model])
+
+    def has_a_seat_free(self, model: str) -> bool:
+        own = self.own[model]
+        return len(self.seated) < self.seats and (own is None or self.seated_of(model) < own)
+
     @invariant()
     def there_are_never_more_than_there_are_seats(self) -> None:
+        """Who had a seat when the model was given fewer may keep it, but it is nobody's after them."""
         assert len(self.seated) <= self.seats
-        for model, limit in MODELS.items():
-            assert limit is None or len([one for one in self.seated if one.ticket.model == model]) <= limit
+        for model, own in self.own.items():
+            seated, most = self.seated_of(model), self.most[model]
+            if own is None:
+                self.most[model] = None
+                continue
+            self.most[model] = max(own, seated if most is None else min(most, seated))
+            assert seated <= max(own, self.seats if most is None else most)
 
     @invariant()
     def no_seat_is_lost(self) -> None:
         """Where one is free, nobody waits who could take it; so that a newcomer who takes it overtakes nobody."""
-        if len(self.seated) == self.seats:
-            return
-        for caller in self.waiting:
-            model = caller.ticket.model
-            assert len([one for one in self.seated if one.ticket.model == model]) == MODELS[model]
+        assert not [caller for caller in self.waiting if self.has_a_seat_free(caller.ticket.model)]
+
+    @invariant()
+    def nobody_with_time_left_is_sent_away_from_a_seat_that_stays_free(self) -> None:
+        """But where whom they gave way to gave the seat back at once."""
+        for caller in self.waited:
+            sent_away = caller.gone and isinstance(caller.error, DeadlineTooShort)
+            if sent_away and caller.ticket.watchdog.deadline > self.clock.now and not self.seat_given_back:
+                assert not self.has_a_seat_free(caller.ticket.model)
+        self.waited, self.seat_given_back = self.waiting, False
 
     @invariant()
     def nobody_is_overtaken_by_their_like(self) -> None:

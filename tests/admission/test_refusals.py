@@ -3,16 +3,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from llm_gateway.admission import Admission, Limits
+from llm_gateway.admission.refusals import not_in_time, queue_full, too_late, waited_too_long
 from llm_gateway.admission.seats import Seats
 from llm_gateway.admission.turns import estimated_wait
 from llm_gateway.errors import DeadlineTooShort, QueueFull, QueueTimeout
 from llm_gateway.generation import Priority
 from tests.admission.callers import Caller, Clock, all_leave, comes, settle, ticket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llm_gateway.errors import Rejected
 
 HOLD = 10.0
 """How long a seat has been held, in seconds of the clock that stands still."""
@@ -21,7 +28,7 @@ HOLD = 10.0
 class Measured:
     """An admission in which calls of a model have been seen to take HOLD."""
 
-    def __init__(self, **limits: int) -> None:
+    def __init__(self, **limits: Any) -> None:
         self.clock = Clock()
         self.desk = Admission(Limits(**limits), clock=self.clock)
         self.callers: list[Caller] = []
@@ -98,6 +105,14 @@ async def test_a_wait_is_never_told_as_nothing_nor_as_for_ever(hold: float, expe
     await door.end()
 
 
+@pytest.mark.parametrize("told", [queue_full, not_in_time, too_late, waited_too_long])
+@pytest.mark.parametrize(("wait", "expected"), [(None, 1.0), (0.0, 0.1), (7.0, 7.0), (1e9, 60.0), (math.inf, 60.0)])
+def test_whatever_the_refusal_the_caller_is_told_a_time_to_come_again(
+    told: Callable[[float | None], Rejected], wait: float | None, expected: float
+) -> None:
+    assert told(wait).retry_after == expected
+
+
 @pytest.mark.parametrize(("remaining", "waits"), [(2 * HOLD + 1, True), (2 * HOLD - 1, False)])
 async def test_whose_deadline_leaves_no_time_for_the_wait_and_the_answer_is_refused_at_once(
     remaining: float, waits: bool
@@ -111,6 +126,31 @@ async def test_whose_deadline_leaves_no_time_for_the_wait_and_the_answer_is_refu
     assert caller.waits is waits
     assert waits or refusal(caller, DeadlineTooShort) == pytest.approx(HOLD)
     assert door.desk.statistics().rejected == ({} if waits else {"DEADLINE_TOO_SHORT": 1})
+
+    await door.end()
+
+
+@pytest.mark.parametrize(("time_limit", "waits"), [(HOLD / 10, True), (0.9 * HOLD, False), (1e3, False)])
+async def test_a_call_with_a_time_limit_needs_no_more_time_for_its_answer(time_limit: float, waits: bool) -> None:
+    door = Measured(max_in_flight=1)
+    await door.measure()
+    await door.comes()
+
+    caller = await door.comes(1.5 * HOLD, soft=door.clock.now + time_limit)
+
+    assert caller.waits is waits
+    assert waits or refusal(caller, DeadlineTooShort) == pytest.approx(HOLD)
+
+    await door.end()
+
+
+async def test_nobody_is_refused_because_a_seat_is_expected_later_than_anybody_may_wait() -> None:
+    """Who waits for one seat that is held for long is lucky now and then."""
+    door = Measured(max_in_flight=1, max_wait=HOLD / 10)
+    await door.measure()
+    await door.comes()
+
+    assert (await door.comes()).waits
 
     await door.end()
 

@@ -105,6 +105,33 @@ async def test_fewer_seats_by_a_new_configuration_take_nobodys_away() -> None:
     await all_leave(*old, new)
 
 
+@pytest.mark.parametrize(("seats", "expected"), [(0, 0), (1, 0), (2, 1), (3, 2), (None, 3)])
+async def test_seats_that_a_model_is_given_while_callers_wait_are_theirs_at_once(
+    seats: int | None, expected: int
+) -> None:
+    desk = desk_of(4)
+    callers = [await comes(desk, model="m", seats=1) for _ in range(5)]
+
+    desk.resize("m", seats)
+    await settle()
+
+    assert [caller.seated for caller in callers] == [True] * (1 + expected) + [False] * (4 - expected)
+    assert desk.model_statistics("m").limit == seats
+
+    desk.resize("m", None)
+    await all_leave(*callers)
+
+
+async def test_a_model_that_nobody_asked_for_has_the_seats_that_its_first_call_says() -> None:
+    desk = desk_of(8)
+    desk.resize("m", 5)
+    callers = [await comes(desk, model="m", seats=1) for _ in range(2)]
+
+    assert [caller.seated for caller in callers] == [True, False]
+
+    await all_leave(*callers)
+
+
 async def test_the_calls_are_told_oldest_first_whether_they_run_or_wait() -> None:
     desk = desk_of(1)
     callers = [await comes(desk) for _ in range(3)]

@@ -15,31 +15,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from llm_gateway.admission.refusals import draining, not_in_time, queue_full, reason_of, too_late, waited_too_long
 from llm_gateway.admission.seats import Seats, SeatStatistics
-from llm_gateway.admission.turns import estimated_wait, next_in_turn
-from llm_gateway.deadline import TimeLimitReached
-from llm_gateway.errors import (
-    DeadlineExceeded,
-    DeadlineTooShort,
-    DrainExpired,
-    Draining,
-    GatewayError,
-    QueueFull,
-    QueueTimeout,
-)
-from llm_gateway.generation import FinishReason, Priority
+from llm_gateway.admission.turns import can_be_served, estimated_wait, is_to_give_way, next_in_turn
+from llm_gateway.errors import DeadlineExceeded, DrainExpired, QueueFull
+from llm_gateway.generation import Priority
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from llm_gateway.admission.pressure import Pressure
     from llm_gateway.admission.ticket import Limits, Ticket
-    from llm_gateway.errors import Rejected
+    from llm_gateway.errors import DeadlineTooShort, GatewayError, QueueTimeout, Rejected
 
-MIN_RETRY_AFTER = 0.1
-MAX_RETRY_AFTER = 60.0
 MAX_IDLE_MODELS = 256
-LEFT = "CANCELLED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +90,7 @@ class Admission:
         """Let nobody new in, from now on, and send away who waits."""
         self._draining = True
         for ticket in [ticket for ticket in self._calls if ticket.queued]:
-            self._evict(ticket, _draining())
+            self._evict(ticket, draining())
 
     async def drained(self) -> None:
         """Wait until no call runs."""
@@ -114,6 +103,13 @@ class Admission:
                 ticket.watchdog.interrupt(
                     DrainExpired("The gateway is shutting down and could not wait for the answer's end.")
                 )
+
+    def resize(self, model: str, seats: int | None) -> None:
+        """Give a model so many seats from now on: new ones to those who wait; nobody who runs loses theirs."""
+        group = self._models.get(model)
+        if group is not None and group.limit != seats:
+            group.limit = seats
+            self._hand_out()
 
     def calls(self) -> Sequence[Ticket]:
         """The calls that run or wait, those who came first first."""
@@ -146,14 +142,12 @@ class Admission:
     def take(self, ticket: Ticket) -> bool:
         """Take a seat that is free; False where there is none. Raises Draining or QueueFull."""
         if self._draining:
-            raise self._refused(_draining())
+            raise self._refused(draining())
         if self._pressure is not None and (reason := self._pressure.reason()) is not None:
             self._shed += 1
             raise self._refused(QueueFull(reason))
         seats = ticket.group = self._models.get(ticket.model) or self._new_model(ticket)
-        if seats.limit != ticket.seats:  # the configuration was changed; perhaps there are seats for who waits
-            seats.limit = ticket.seats
-            self._hand_out()
+        self.resize(ticket.model, ticket.seats)
         if self._in_flight >= self._limits.max_in_flight or not seats.free:
             return False
         self._calls[ticket] = None
@@ -237,9 +231,8 @@ class Admission:
     def _hand_out(self) -> None:
         """Give the free seats to those who wait, until nobody who waits could take one."""
         while self._queued and self._in_flight < self._limits.max_in_flight:
-            for seats in tuple(self._waiting):
-                if seats.free:
-                    self._drop_late(seats)
+            for seats in [seats for seats in self._waiting if seats.free]:
+                self._drop_late(seats)
             ticket = next_in_turn(self._waiting, self._limits.batch_share)
             if ticket is None:
                 return
@@ -249,23 +242,15 @@ class Admission:
 
     def _drop_late(self, seats: Seats) -> None:
         """Take from the heads of the queues who has left, and who has too little time left to use a seat."""
+        free, now = self._limits.max_in_flight - self._in_flight, self._clock()
         for priority in Priority:
             while (ticket := seats.first(priority)) is not None:
                 if ticket.turn.done():
                     self._dequeue(ticket)
-                elif self._is_late(ticket):
+                elif is_to_give_way(ticket, free, now):
                     self._evict(ticket, self._too_late(ticket))
                 else:
                     break
-
-    def _is_late(self, ticket: Ticket) -> bool:
-        """Whether a seat would be wasted on it. Where nobody else waits for the seat, it may try.
-
-        A queue whose length is what deadlines allow gives each seat to somebody who has just too little time left:
-        without this, under overload half of the work is done for nothing.
-        """
-        left = ticket.watchdog.deadline - self._clock()
-        return left <= 0 or (ticket.group.queued > 1 and left < ticket.group.usual_hold)
 
     def _evict(self, ticket: Ticket, error: GatewayError) -> None:
         self._dequeue(ticket)
@@ -274,7 +259,7 @@ class Admission:
 
     def _give_up(self, ticket: Ticket, error: BaseException) -> None:
         """Leave without having run: from the queue, or from a seat that was handed over at the same moment."""
-        self._evicted[_reason(error)] += 1
+        self._evicted[reason_of(error)] += 1
         if ticket.seated is not None:
             self._unseat(ticket)
             return
@@ -285,20 +270,17 @@ class Admission:
     # ------------------------------------------------------------------------------------------------ who is refused
 
     def _check_queue(self, ticket: Ticket) -> None:
-        """Raises QueueFull, or DeadlineTooShort where the call could not be served in time."""
+        """Raises QueueFull, or DeadlineTooShort where the call could not be served in time.
+
+        Nobody is refused because the estimate is longer than anybody may wait: it is made of means, and who waits for
+        one of few seats that are held for long may well be lucky; and it does not know of the share of batch calls.
+        """
         limits = self._limits
-        if self._queued >= limits.max_queued or self._queued_bytes + ticket.size > limits.max_queued_bytes:
-            raise self._refused(
-                QueueFull("Every seat is taken and the queue is full.", retry_after=self._retry_after(ticket))
-            )
         wait = self._estimated_wait(ticket)
-        if wait is not None and wait + (ticket.group.mean_hold or 0.0) > ticket.watchdog.deadline - self._clock():
-            raise self._refused(
-                DeadlineTooShort(
-                    "Every seat is taken and none is expected to come free in time for the deadline.",
-                    retry_after=_bounded(wait),
-                )
-            )
+        if self._queued >= limits.max_queued or self._queued_bytes + ticket.size > limits.max_queued_bytes:
+            raise self._refused(queue_full(wait))
+        if wait is not None and not can_be_served(ticket, wait, self._clock()):
+            raise self._refused(not_in_time(wait))
 
     def _refused(self, error: Rejected) -> Rejected:
         self._rejected[error.reason] += 1
@@ -308,15 +290,11 @@ class Admission:
         free = self._limits.max_in_flight - self._in_flight
         return estimated_wait(ticket.group, self._models.values(), free, ticket.priority)
 
-    def _retry_after(self, ticket: Ticket) -> float | None:
-        wait = self._estimated_wait(ticket)
-        return None if wait is None else _bounded(wait)
-
     def _waited_too_long(self, ticket: Ticket) -> QueueTimeout:
-        return QueueTimeout("No seat came free in time.", retry_after=self._retry_after(ticket))
+        return waited_too_long(self._estimated_wait(ticket))
 
     def _too_late(self, ticket: Ticket) -> DeadlineTooShort:
-        return DeadlineTooShort("No seat came free in time for the deadline.", retry_after=self._retry_after(ticket))
+        return too_late(self._estimated_wait(ticket))
 
     def __repr__(self) -> str:
         return (
@@ -340,18 +318,3 @@ class Admitted:
 
     async def __aexit__(self, *_: object) -> None:
         self._admission.leave(self._ticket)
-
-
-def _bounded(wait: float) -> float:
-    return min(MAX_RETRY_AFTER, max(MIN_RETRY_AFTER, wait))
-
-
-def _draining() -> Draining:
-    return Draining("The gateway is shutting down.")
-
-
-def _reason(error: BaseException) -> str:
-    """The one word for why somebody who waited got no seat."""
-    if isinstance(error, GatewayError):
-        return error.reason
-    return FinishReason.TIME_LIMIT.value if isinstance(error, TimeLimitReached) else LEFT

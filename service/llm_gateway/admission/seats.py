@@ -82,6 +82,10 @@ class Seats:
         """Who of a class has waited longest."""
         return next(iter(self._queues[priority]), None)
 
+    def last(self, priority: Priority) -> Ticket:
+        """Who of a class came last; somebody waits in it."""
+        return next(reversed(self._queues[priority]))
+
     def ahead(self, priority: Priority) -> int:
         """How many go before a newcomer of a class."""
         interactive = len(self._queues[Priority.INTERACTIVE])

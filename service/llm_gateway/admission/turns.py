@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose turn it is when a seat comes free, and how long it takes until it is a newcomer's."""
+"""Whose turn it is when a seat comes free, who has no time left for one, and when it would be a newcomer's turn."""
 
 from __future__ import annotations
 
@@ -38,6 +38,38 @@ def next_in_turn(waiting: Collection[Seats], batch_share: float) -> Ticket | Non
 def _longest_waiting(waiting: Collection[Seats], priority: Priority) -> tuple[Seats, Ticket] | None:
     heads = ((seats, ticket) for seats in waiting if seats.free and (ticket := seats.first(priority)) is not None)
     return min(heads, key=lambda head: head[1].number, default=None)
+
+
+def is_to_give_way(head: Ticket, free: int, now: float) -> bool:
+    """Whether the head of a queue is to leave it because a seat would be wasted on it; `free` are the gateway's.
+
+    A queue whose length is what deadlines allow gives each seat to somebody who has just too little time left: without
+    this, under overload half of the work is done for nothing. But how long a call takes is a guess, so it is only ever
+    a reason to prefer somebody else: it gives way where those behind it take every seat that is free, and where the
+    newest has the time. The door goes by the mean, for it refuses for no other's good. Here it is what most calls are
+    done in: who has just the mean left is cut off half of the time, while others wait who would not be.
+    """
+    seats = head.group
+    if now >= head.watchdog.deadline:
+        return True
+    if seats.queued <= (free if seats.limit is None else min(free, seats.limit - seats.in_flight)):
+        return False
+    newest = seats.last(head.priority)
+    return _is_short(head, now) and not _is_short(newest, now) and not newest.turn.done()
+
+
+def can_be_served(newcomer: Ticket, wait: float, now: float) -> bool:
+    """Whether there is time for the wait and then, going by the mean, for the answer."""
+    return wait + _hold(newcomer, newcomer.group.mean_hold or 0.0, now) <= newcomer.watchdog.deadline - now
+
+
+def _is_short(ticket: Ticket, now: float) -> bool:
+    return ticket.watchdog.deadline - now < _hold(ticket, ticket.group.usual_hold, now)
+
+
+def _hold(ticket: Ticket, measured: float, now: float) -> float:
+    """Seconds for which a call would hold its seat: its own time limit ends it where it has one."""
+    return min(measured, ticket.watchdog.soft - now)
 
 
 def estimated_wait(seats: Seats, everyone: Collection[Seats], free: int, priority: Priority) -> float | None:

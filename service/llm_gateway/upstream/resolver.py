@@ -61,7 +61,8 @@ class Refresher:
             try:
                 await self._refresh()
             except Exception as bug:  # it must not end the looking-up; the addresses stay as they were
-                LOG.error("looking up the backends failed on a bug", extra={"traceback": places_of(bug)})
+                where = {"traceback": places_of(bug)}
+                LOG.error("looking up the backends failed on a bug", extra=where)  # noqa: TRY400 - not by its words
 
 
 def _in_brackets(ip: str) -> str:

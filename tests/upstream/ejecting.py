@@ -20,10 +20,20 @@ def fail(ejection: Ejection, *kinds: FailureKind, spared: bool = False) -> bool:
     return ejected[-1]
 
 
-def probe(ejection: Ejection, *findings: Readiness) -> None:
+def break_off(ejection: Ejection, times: int, *, spared: bool = False) -> bool:
+    """Answers that break off behind their first token; whether the last one ejected it."""
+    ejected = False
+    for _ in range(times):
+        term = ejection.began()
+        ejection.succeeded(term)
+        ejected = ejection.failed(FailureKind.ANSWER, spared=spared, term=term, broken=True)
+    return ejected
+
+
+def probe(ejection: Ejection, *findings: Readiness, spared: bool = False) -> None:
     """Probes, one after another."""
     for finding in findings:
-        ejection.probed(finding)
+        ejection.probed(finding, spared=spared)
 
 
 def eject(ejection: Ejection, kind: FailureKind) -> None:

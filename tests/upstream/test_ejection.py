@@ -10,7 +10,7 @@ import pytest
 from llm_gateway.backends.base import Readiness
 from llm_gateway.deadline import NEVER
 from llm_gateway.upstream.ejection import Ejection, EjectionPolicy, FailureKind, Health
-from tests.upstream.ejecting import POLICY, eject, fail
+from tests.upstream.ejecting import POLICY, break_off, eject, fail, probe
 from tests.upstream.fakes import Clock
 
 if TYPE_CHECKING:
@@ -90,6 +90,59 @@ def test_what_ended_from_our_side_neither_ends_the_row_nor_lengthens_it(ejection
 
     assert ejection.consecutive_failures == 4
     assert fail(ejection, ANSWER) is True
+
+
+def test_answers_that_break_off_one_after_another_eject_although_each_had_begun(ejection: Ejection) -> None:
+    assert break_off(ejection, 4) is False
+    assert ejection.consecutive_failures == 4
+    assert break_off(ejection, 1) is True
+
+
+def test_an_answer_that_ended_well_ends_the_row_of_those_that_broke_off(ejection: Ejection) -> None:
+    for _ in range(3):
+        break_off(ejection, 4)
+        term = ejection.began()
+        ejection.succeeded(term)
+        ejection.completed(term)
+
+        assert ejection.consecutive_failures == 0
+    assert ejection.available()
+
+
+def test_an_answer_that_ended_from_our_side_leaves_that_row_as_it_is(ejection: Ejection) -> None:
+    break_off(ejection, 4)
+    term = ejection.began()
+    ejection.succeeded(term)
+    ejection.abandoned(term)
+
+    assert ejection.consecutive_failures == 4
+    assert break_off(ejection, 1) is True
+
+
+def test_the_last_endpoint_is_not_ejected_for_answers_that_break_off(ejection: Ejection) -> None:
+    assert break_off(ejection, 100, spared=True) is False
+    assert ejection.available()
+
+
+def test_one_that_breaks_off_every_answer_is_ejected_for_longer_each_time_its_trial_has_begun_well(
+    ejection: Ejection, clock: Clock
+) -> None:
+    break_off(ejection, 5)
+    lengths = []
+    for _ in range(6):
+        lengths.append(ejection.ejected_for())
+        clock.pass_(lengths[-1] or 0.0)
+        break_off(ejection, 1)
+
+    assert lengths == [2, 4, 6, 8, 10, 10]
+
+
+def test_an_answer_that_was_begun_before_the_ejection_and_ends_well_ends_no_row(ejection: Ejection) -> None:
+    term = ejection.began()
+    break_off(ejection, 5)
+    ejection.completed(term)
+
+    assert ejection.consecutive_failures == 5
 
 
 @pytest.mark.parametrize("kind", [ANSWER, SLOW])
@@ -326,13 +379,13 @@ def test_a_late_success_or_end_of_a_call_begun_before_the_ejection_is_not_the_tr
 
 
 def test_ejections_are_counted_whatever_they_were_for_and_loading_is_none(ejection: Ejection) -> None:
-    ejection.probed(Readiness.LOADING)
+    probe(ejection, Readiness.LOADING)
     assert ejection.ejections == 0
 
-    ejection.probed(Readiness.READY)
+    probe(ejection, Readiness.READY)
     eject(ejection, ANSWER)
     assert ejection.ejections == 1
 
     for _ in range(2 * POLICY.probe_failures):
-        ejection.probed(Readiness.DOWN)
+        probe(ejection, Readiness.DOWN)
     assert ejection.ejections == 1, "it still is"

@@ -11,7 +11,7 @@ from tests.upstream.ejecting import POLICY, eject, fail, probe
 from tests.upstream.fakes import Clock
 
 LOCAL, ANSWER, SLOW = FailureKind
-READY, LOADING, DOWN = Readiness
+READY, LOADING, SILENT, DOWN = Readiness
 
 
 @pytest.fixture
@@ -32,10 +32,11 @@ def test_probes_in_a_row_that_find_it_down_eject_it(ejection: Ejection) -> None:
     assert ejection.health is Health.EJECTED
 
 
-def test_what_answers_calls_is_not_down_whatever_a_probe_says(ejection: Ejection) -> None:
+@pytest.mark.parametrize("finding", [DOWN, SILENT])
+def test_what_answers_calls_is_not_down_whatever_a_probe_says(ejection: Ejection, finding: Readiness) -> None:
     """A backend under load may be slow to answer a probe."""
     for _ in range(10):
-        probe(ejection, DOWN, DOWN)
+        probe(ejection, finding, finding)
         assert ejection.available()
 
         ejection.succeeded(ejection.began())
@@ -56,6 +57,73 @@ def test_a_prober_that_stops_locks_nobody_out(ejection: Ejection, clock: Clock) 
 
     clock.pass_(POLICY.longest)
     assert ejection.available()
+
+
+@pytest.mark.parametrize("findings", [[SILENT] * 3, [DOWN, SILENT, DOWN]], ids=["silent", "or down"])
+def test_silence_ejects_while_there_is_another_endpoint(ejection: Ejection, findings: list[Readiness]) -> None:
+    probe(ejection, *findings[:-1])
+    assert ejection.available()
+    assert not ejection.dead
+
+    probe(ejection, findings[-1])
+    assert ejection.health is Health.EJECTED
+    assert ejection.dead
+
+
+def test_silence_never_ejects_the_last_endpoint_and_that_it_is_down_does(ejection: Ejection) -> None:
+    probe(ejection, *[SILENT] * 100, DOWN, DOWN, spared=True)
+    assert ejection.available()
+
+    probe(ejection, DOWN, spared=True)
+    assert ejection.health is Health.EJECTED
+
+
+def test_what_was_spared_is_ejected_by_the_next_silence_once_there_is_another(ejection: Ejection) -> None:
+    probe(ejection, *[SILENT] * 3, spared=True)
+    probe(ejection, SILENT)
+
+    assert ejection.health is Health.EJECTED
+
+
+@pytest.mark.parametrize("finding", [SILENT, DOWN])
+def test_silence_prolongs_no_ejection_and_ends_no_trial(ejection: Ejection, clock: Clock, finding: Readiness) -> None:
+    probe(ejection, *[finding] * 3)
+    for _ in range(int(POLICY.longest)):
+        probe(ejection, SILENT)
+        clock.pass_(1.0)
+    assert ejection.available()
+
+    term = ejection.began()
+    probe(ejection, SILENT, SILENT)
+    ejection.succeeded(term)
+    assert ejection.health is Health.HEALTHY
+
+
+def test_silence_is_no_other_life_that_ends_an_ejection_for_answers(ejection: Ejection) -> None:
+    eject(ejection, ANSWER)
+    probe(ejection, SILENT, SILENT, SILENT, READY)
+
+    assert ejection.health is Health.EJECTED
+
+
+def test_one_that_was_silent_and_answers_probes_again_is_on_probation(ejection: Ejection) -> None:
+    probe(ejection, SILENT, SILENT, SILENT, READY)
+
+    assert ejection.health is Health.PROBATION
+
+
+@pytest.mark.parametrize(("finding", "better"), [(READY, True), (SILENT, False), (DOWN, False)])
+def test_one_on_probation_is_better_than_nobody_while_its_probes_find_it_ready(
+    ejection: Ejection, clock: Clock, finding: Readiness, better: bool
+) -> None:
+    eject(ejection, ANSWER)
+    probe(ejection, READY, finding)
+    assert not ejection.better_than_nobody
+
+    clock.pass_(POLICY.base)
+    ejection.began()
+    assert ejection.better_than_nobody is better
+    assert not ejection.available()
 
 
 @pytest.mark.parametrize(

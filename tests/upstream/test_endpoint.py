@@ -70,12 +70,21 @@ def test_a_word_that_is_old_is_not_believed(endpoint: Endpoint, monkeypatch: pyt
     assert (fresh > 0, endpoint.load) == (True, 0.0)
 
 
+def test_an_endpoint_of_weight_0_is_nobody() -> None:
+    drained = endpoint_of(backend_spec("a", weight=0), clock=Clock())
+
+    assert drained.ejection.available()
+    assert (drained.takes_calls, drained.healthy, drained.better_than_nobody) == (False, False, False)
+
+
 @pytest.mark.parametrize("calls", [0, 1, 2])
 def test_a_retired_endpoint_says_when_its_last_call_has_ended(endpoint: Endpoint, calls: int) -> None:
     said: list[int] = []
     for _ in range(calls):
         endpoint.begin(1.0)
+    assert not endpoint.retiring
     endpoint.retire(lambda: said.append(endpoint.in_flight))
+    assert endpoint.retiring
     for _ in range(calls):
         endpoint.end(1.0)
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from llm_gateway.upstream.ejection import Health
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -54,6 +56,26 @@ class Endpoint:
     def weight(self) -> int:
         """Its share among the endpoints of its tier."""
         return self.spec.weight
+
+    @property
+    def takes_calls(self) -> bool:
+        """Whether new calls may be sent to it."""
+        return self.spec.weight > 0 and self.ejection.available()
+
+    @property
+    def better_than_nobody(self) -> bool:
+        """Whether they may where no endpoint takes calls."""
+        return self.spec.weight > 0 and self.ejection.better_than_nobody
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it takes calls, and as many as come."""
+        return self.spec.weight > 0 and self.ejection.health is Health.HEALTHY
+
+    @property
+    def retiring(self) -> bool:
+        """Whether it gets no more calls, and only ends those it has."""
+        return self._until_idle is not None
 
     @property
     def timeouts(self) -> Timeouts:

@@ -9,6 +9,7 @@ import time
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from llm_gateway.backends.base import Readiness
 from llm_gateway.errors import (
     BackendAborted,
     BackendGaveUp,
@@ -34,7 +35,6 @@ from llm_gateway.upstream.spec import Balancing
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from llm_gateway.backends.base import Readiness
     from llm_gateway.errors import GatewayError
     from llm_gateway.generation import TokenQuery
     from llm_gateway.upstream.balancer import Balancer
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 LONGEST_COOLING = 60.0
 """Seconds: no backend is left alone for longer, whatever it asked for."""
+FAIR_PATIENCE = 0.1
+"""The part of its time for the first token that an endpoint must have had before its silence is held against it."""
 
 BLAME: dict[type[GatewayError], FailureKind] = {
     NoHealthyBackend: FailureKind.LOCAL,
@@ -62,23 +64,30 @@ BLAME: dict[type[GatewayError], FailureKind] = {
     StreamStalled: FailureKind.SLOW,
 }
 """What a failure says about the endpoint. One that refuses our key, or does not have the model that it is configured to
-have, is the quickest of all, and would draw every call to itself. The others blame nobody: a caller's mistake, a deadline, a backend that is
-full or that loads its model."""
+have, is the quickest of all, and would draw every call to itself. The others blame nobody: a caller's mistake, a
+deadline, a backend that is full or that loads its model."""
 
 
 class Lease:
-    """One attempt's hold on an endpoint, from the choice to the end. `ended` is said once; again it means nothing."""
+    """One attempt's hold on an endpoint, from the choice to the end. `ended` is said once; again it means nothing.
 
-    __slots__ = ("_over", "_pool", "_term", "_work", "answers", "endpoint", "model", "on_lost",
-                 "patience")  # fmt: skip
+    That a `question` (a count of tokens, a list of models) is answered says nothing about generations: it is no trial
+    and forgives nothing. Only that the endpoint cannot be reached is the same for both.
+    """
 
-    def __init__(self, pool: Pool, endpoint: Endpoint, model: str, work: float) -> None:
+    __slots__ = ("_over", "_pool", "_work", "answers", "endpoint", "model", "on_lost", "patience", "question",
+                 "term")  # fmt: skip
+
+    def __init__(self, pool: Pool, endpoint: Endpoint, model: str, asked: Asked | None) -> None:
         self._pool = pool
-        self._work = work
         self._over = False
-        endpoint.begin(work)
-        self._term = endpoint.ejection.began()
+        self.question = not isinstance(asked, Generation)
+        self._work = work_of(asked.size) if isinstance(asked, Generation) else 1.0
+        endpoint.begin(self._work)
+        self.term = endpoint.ejection.term if self.question else endpoint.ejection.began()
+        """The endpoint's, of when it was asked."""
         self.answers = False
+        """Whether the first token has come."""
         self.endpoint = endpoint
         self.model = model
         self.patience = endpoint.timeouts.first_token
@@ -92,7 +101,7 @@ class Lease:
         """Say that the first token came: the endpoint works."""
         self.answers = True
         self.endpoint.waiting.discard(self)
-        self.endpoint.ejection.succeeded(self._term)
+        self._pool.answered(self)
 
     def ended(self, error: BaseException | None = None) -> None:
         """Say how the attempt ended; None: well."""
@@ -102,16 +111,32 @@ class Lease:
         self.endpoint.waiting.discard(self)
         self.endpoint.end(self._work)
         if error is not None:
-            self._pool.failed(self.endpoint, error, self._term)
-        elif not self.answers:
-            self.endpoint.ejection.succeeded(self._term)
+            self._pool.failed(self, error)
+            return
+        if not self.answers:
+            self._pool.answered(self)
+        if not self.question:
+            self.endpoint.ejection.completed(self.term)
+
+    def blames(self, error: BaseException) -> FailureKind | None:
+        """What an error says about the endpoint; None: nothing."""
+        kind = BLAME.get(type(error))  # type: ignore[arg-type]  # what is no GatewayError is not in it
+        if self.question and kind is not FailureKind.LOCAL:
+            return None
+        endpoint = self.endpoint
+        if isinstance(error, ModelNotFound) and endpoint.spec.model is None:
+            return None  # it was asked for whatever the caller said
+        if isinstance(error, FirstTokenTimeout) and self.patience < FAIR_PATIENCE * endpoint.timeouts.first_token:
+            return None
+        return kind
 
 
 class Pool:
     """The endpoints that serve one model, in tiers.
 
     A call goes to the lowest tier that has an endpoint available; within it the balancer chooses. The list of those is
-    kept until an endpoint's health changes, so that a choice costs the same for two and for fifty.
+    kept until an endpoint's health changes, so that a choice costs the same for two and for fifty. An endpoint of
+    weight 0 is nobody: it ends the calls it has.
     """
 
     def __init__(self, spec: ModelSpec, *, budget: RetryBudget, clock: Callable[[], float] = time.monotonic) -> None:
@@ -121,6 +146,7 @@ class Pool:
         self._least_load = LeastLoad()
         self._by_hash = BoundedHash()
         self._endpoints: tuple[Endpoint, ...] = ()
+        self._usable: tuple[Endpoint, ...] = ()
         self._available: tuple[Endpoint, ...] = ()
         self._recheck_at = -math.inf
         self.spec = spec
@@ -150,59 +176,75 @@ class Pool:
 
         Raises NoHealthyBackend, ModelLoading, or UnsupportedParameter where no dialect could honour the request.
         """
-        now = self._clock()
-        if now >= self._recheck_at:
-            self._refresh(now)
+        self._look()
         key = self._key(asked)
         endpoint = self._balancer(key).pick(self._available, key) if self._available else None
         if endpoint is None or endpoint in avoid or (asked and endpoint.backend.refusal(asked) is not None):
-            others = self._others(asked, avoid, now)
+            others = self._others(asked, avoid)
             # Whose home has failed is at home nowhere: to make a ring of the others would cost more than it is worth.
             endpoint = (self._least_load if avoid else self._balancer(key)).pick(others, key)
-        work = work_of(asked.size) if isinstance(asked, Generation) else 1.0
-        return Lease(self, endpoint, endpoint.spec.model or model, work)
+        return Lease(self, endpoint, endpoint.spec.model or model, asked)
 
     def has_other(self, asked: Asked | None, avoid: Collection[Endpoint]) -> bool:
         """Whether there is an endpoint beside those to avoid."""
-        return any(self._fits(endpoint, asked, avoid) for endpoint in self._endpoints)
+        self._look()
+        return any(_fits(endpoint, asked, avoid) for endpoint in self._usable)
 
-    def failed(self, endpoint: Endpoint, error: BaseException, term: int) -> None:
+    def answered(self, lease: Lease) -> None:
+        """A first token came: the endpoint works."""
+        if not lease.question and lease.endpoint.ejection.succeeded(lease.term):
+            self._say_it_is_back(lease.endpoint)
+
+    def failed(self, lease: Lease, error: BaseException) -> None:
         """An attempt ended badly: count it against the endpoint if it is to blame."""
-        kind = BLAME.get(type(error))  # type: ignore[arg-type]  # what is no GatewayError is not in it
-        if isinstance(error, ModelNotFound) and endpoint.spec.model is None:
-            kind = None  # it was asked for whatever the caller said
+        endpoint = lease.endpoint
         if isinstance(error, BackendRateLimited | BackendOverloaded | ModelLoading) and error.asked_wait is not None:
             endpoint.cools_until = self._clock() + min(error.asked_wait, LONGEST_COOLING)
             self.changed()
-        if kind is None:
-            endpoint.ejection.abandoned(term)
-        elif endpoint.ejection.failed(kind, spared=self._is_last(endpoint), term=term):
-            extra = {"model": self.name, "backend": endpoint.name, "reason": getattr(error, "reason", None)}
-            LOG.warning("ejected a backend", extra=extra)
+        kind = lease.blames(error)
+        if kind is not None:
+            self._blame(lease, kind, error)
+        elif not lease.question:
+            endpoint.ejection.abandoned(lease.term)
 
     def probed(self, endpoint: Endpoint, readiness: Readiness) -> None:
         """Take what an active probe found."""
         before = endpoint.ejection.health
-        endpoint.ejection.probed(readiness)
+        spared = self._is_last(endpoint)
+        endpoint.ejection.probed(readiness, spared=spared)
         after = endpoint.ejection.health
         if before is not after:
             extra = {"model": self.name, "backend": endpoint.name, "health": after.value, "was": before.value}
             LOG.warning("a backend's health has changed", extra=extra)
-        if endpoint.ejection.dead:  # and calls that failed may have ejected it before the probes did
+        # Calls that failed may have ejected it before the probes did. And a silent one that is spared may yet answer.
+        if endpoint.ejection.dead and not (spared and readiness is Readiness.SILENT):
             self._send_elsewhere(endpoint)
 
     def unavailable(self) -> GatewayError:
         """Why nobody can be asked now."""
-        healths = [endpoint.ejection.health for endpoint in self._endpoints]
-        if Health.LOADING in healths:
+        ejections = [endpoint.ejection for endpoint in self._endpoints if endpoint.weight]
+        if any(ejection.health is Health.LOADING for ejection in ejections):
             return ModelLoading("The backend is loading its model.")
-        waits = [left for endpoint in self._endpoints if (left := endpoint.ejection.ejected_for()) is not None]
+        waits = [left for ejection in ejections if (left := ejection.ejected_for()) is not None]
         wait = min(waits, default=None)
         return NoHealthyBackend("No backend of the model is available.", retry_after=wait and max(wait, 0.1))
 
+    def _blame(self, lease: Lease, kind: FailureKind, error: BaseException) -> None:
+        endpoint, ejection = lease.endpoint, lease.endpoint.ejection
+        before = ejection.health
+        ejected = ejection.failed(kind, spared=self._is_last(endpoint), term=lease.term, broken=lease.answers)
+        if ejected:
+            extra = {"model": self.name, "backend": endpoint.name, "reason": getattr(error, "reason", None)}
+            LOG.warning("ejected a backend", extra=extra)
+        elif before is not Health.HEALTHY and ejection.health is Health.HEALTHY:
+            self._say_it_is_back(endpoint)
+
+    def _say_it_is_back(self, endpoint: Endpoint) -> None:
+        LOG.info("an ejected backend is back", extra={"model": self.name, "backend": endpoint.name})
+
     def _send_elsewhere(self, endpoint: Endpoint) -> None:
         """Spare those who wait for the first token of a dead endpoint the rest of their wait, if there is another."""
-        if not any(other.ejection.available() for other in self._endpoints if other is not endpoint):
+        if not any(other.takes_calls for other in self._endpoints if other is not endpoint):
             return
         for lease in tuple(endpoint.waiting):
             if lease.on_lost is not None:
@@ -219,45 +261,47 @@ class Pool:
             return prefix_key(asked)
         return asked.session_id.encode() if asked.session_id else None
 
+    def _look(self) -> None:
+        """See who is available now. While all is well nothing changes by itself, and no clock is read."""
+        if self._recheck_at < math.inf and (now := self._clock()) >= self._recheck_at:
+            self._refresh(now)
+
     def _refresh(self, now: float) -> None:
         """Find out anew who is available, and until when that is so."""
-        usable = [endpoint for endpoint in self._endpoints if endpoint.weight and endpoint.ejection.available()]
+        usable = [endpoint for endpoint in self._endpoints if endpoint.takes_calls]
+        usable = usable or [endpoint for endpoint in self._endpoints if endpoint.better_than_nobody]
         rested = [endpoint for endpoint in usable if endpoint.cools_until <= now] or usable
         lowest = min((endpoint.spec.tier for endpoint in rested), default=0)
         available = tuple(endpoint for endpoint in rested if endpoint.spec.tier == lowest)
         if available != self._available:
             self._available = available  # the balancers keep what they know by the tuple: only another one is new
+        self._usable = tuple(usable)
         changes = [endpoint.ejection.changes_at for endpoint in self._endpoints]
         changes += [endpoint.cools_until for endpoint in usable if endpoint.cools_until > now]
         self._recheck_at = min(changes, default=math.inf)
 
-    def _others(self, asked: Asked | None, avoid: Collection[Endpoint], now: float) -> tuple[Endpoint, ...]:
+    def _others(self, asked: Asked | None, avoid: Collection[Endpoint]) -> tuple[Endpoint, ...]:
         """The best candidates but for those to avoid and those that cannot honour the request."""
-        fit = [endpoint for endpoint in self._endpoints if self._fits(endpoint, asked, avoid)]
+        fit = [endpoint for endpoint in self._usable if _fits(endpoint, asked, avoid)]
         if not fit:
             raise self._why_none(asked)
+        now = self._clock()
         rested = [endpoint for endpoint in fit if endpoint.cools_until <= now] or fit
         lowest = min(map(attrgetter("spec.tier"), rested))
         return tuple(endpoint for endpoint in rested if endpoint.spec.tier == lowest)
 
-    def _fits(self, endpoint: Endpoint, asked: Asked | None, avoid: Collection[Endpoint]) -> bool:
-        return (
-            endpoint not in avoid
-            and endpoint.weight > 0
-            and endpoint.ejection.available()
-            and (asked is None or endpoint.backend.refusal(asked) is None)
-        )
-
     def _why_none(self, asked: Asked | None) -> GatewayError:
         """A request that no backend of the model could ever honour is refused; else it is a matter of time."""
-        refusals = [endpoint.backend.refusal(asked) for endpoint in self._endpoints] if asked else []
+        refusals = [endpoint.backend.refusal(asked) for endpoint in self._endpoints if endpoint.weight] if asked else []
         if refusals and all(refusals):
             assert refusals[0] is not None, "all are refusals"  # noqa: S101 - narrows the type
             return refusals[0]
         return self.unavailable()
 
     def _is_last(self, endpoint: Endpoint) -> bool:
-        """Whether nobody else could take the calls of an endpoint that is ejected."""
-        return not any(
-            other is not endpoint and other.weight and other.ejection.available() for other in self._endpoints
-        )
+        """Whether nobody else could take the calls of an endpoint that is ejected: a trial is only one."""
+        return not any(other.healthy for other in self._endpoints if other is not endpoint)
+
+
+def _fits(endpoint: Endpoint, asked: Asked | None, avoid: Collection[Endpoint]) -> bool:
+    return endpoint not in avoid and (asked is None or endpoint.backend.refusal(asked) is None)

@@ -42,6 +42,8 @@ class Prober:
         self._intervals = intervals
         self._tasks: dict[Endpoint, list[asyncio.Task[None]]] = {}
         self._readiness: dict[Endpoint, Readiness] = {}
+        self._known: set[Endpoint] = set()
+        """Those that have listed their model since they came up."""
         self._probed = asyncio.Event()
 
     def watch(self, pool: Pool, endpoint: Endpoint) -> None:
@@ -57,13 +59,19 @@ class Prober:
         for task in self._tasks.pop(endpoint, ()):
             task.cancel()
         self._readiness.pop(endpoint, None)
+        self._known.discard(endpoint)
+        self._probed.set()
 
     async def any_ready(self) -> bool:
-        """Whether any endpoint answered its last probe; while none did, those that are new are waited for."""
-        while Readiness.READY not in self._readiness.values() and len(self._readiness) < len(self._tasks):
+        """Whether any endpoint that gets calls answered its last probe; while none did, those that are new are waited
+        for.
+        """
+        while True:
+            found = {self._readiness.get(endpoint) for endpoint in self._tasks if _gets_calls(endpoint)}
+            if Readiness.READY in found or None not in found:
+                return Readiness.READY in found
             self._probed.clear()
             await self._probed.wait()
-        return Readiness.READY in self._readiness.values()
 
     async def close(self) -> None:
         """Ask nobody any more."""
@@ -76,24 +84,26 @@ class Prober:
         return asyncio.create_task(_repeat(interval, ask), name="probe")
 
     async def _probe(self, pool: Pool, endpoint: Endpoint) -> None:
-        readiness = Readiness.DOWN
+        readiness = Readiness.SILENT
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._intervals.timeout):
                 readiness = await endpoint.backend.probe()
         pool.probed(endpoint, readiness)
-        came_up = readiness is Readiness.READY and self._readiness.get(endpoint) is not Readiness.READY
         self._readiness[endpoint] = readiness
         self._probed.set()
-        if came_up and endpoint.spec.model is not None:
+        if readiness is not Readiness.READY:
+            self._known.discard(endpoint)  # it may come up as another one
+        elif endpoint.spec.model is not None and endpoint not in self._known:
             await self._learn(endpoint, endpoint.spec.model)
 
     async def _learn(self, endpoint: Endpoint, model: str) -> None:
-        """Find out the model's context, for those who ask what there is."""
+        """Find out the model's context, for those who ask what there is. Until it is listed every probe tries again."""
         with contextlib.suppress(GatewayError, TimeoutError):
             async with asyncio.timeout(self._intervals.timeout):
                 for listed in await endpoint.backend.list_models():
                     if listed.name == model:
                         endpoint.context_length = listed.context_length
+                        self._known.add(endpoint)
 
     async def _read_load(self, endpoint: Endpoint) -> None:
         report = None
@@ -101,6 +111,10 @@ class Prober:
             async with asyncio.timeout(self._intervals.timeout):
                 report = await endpoint.backend.load()
         endpoint.reported(report)
+
+
+def _gets_calls(endpoint: Endpoint) -> bool:
+    return endpoint.weight > 0 and not endpoint.retiring
 
 
 async def _repeat(interval: float, ask: Callable[[], Awaitable[None]]) -> None:

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a pool learns from how calls and probes went."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from llm_gateway import errors as e
+from llm_gateway.backends.base import Readiness
+from llm_gateway.upstream.ejection import Health
+from tests.upstream.fakes import Clock, backend_spec, pool_of
+from tests.upstream.pooling import GENERATION, A, B, chosen, endpoint, fail, unreachable
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_who_cannot_be_reached_is_left_alone_and_comes_back(clock: Clock) -> None:
+    pool = pool_of(A, B, clock=clock)
+    fail(pool, "a", *unreachable())
+    alone = chosen(pool)
+    clock.pass_(2.0)
+    trial = pool.lease(GENERATION, "llama", avoid=[endpoint(pool, "b")])
+    during = chosen(pool)
+    trial.ended()
+
+    assert alone.keys() == during.keys() == {"b"}
+    assert chosen(pool).keys() == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        e.BackendLost("5xx"),
+        e.BackendGaveUp("Aborted."),
+        e.BackendProtocolError("Garbage."),
+        e.BackendRefused("401"),
+        e.ModelNotFound("404"),
+        e.FirstTokenTimeout("Silent."),
+        e.StreamInterrupted("Cut."),
+        e.StreamStalled("Silent."),
+        e.StreamCorrupted("Garbage."),
+        e.BackendAborted("Aborted."),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_who_answers_badly_is_ejected_but_not_the_last_one(clock: Clock, error: e.GatewayError) -> None:
+    pool = pool_of(A, B, clock=clock)
+    fail(pool, "a", *[error] * 3)
+    fail(pool, "b", *[error] * 30)
+
+    assert chosen(pool).keys() == {"b"}
+
+
+def test_the_last_one_is_ejected_where_it_cannot_be_reached(clock: Clock) -> None:
+    pool = pool_of(A, clock=clock)
+    fail(pool, "a", *unreachable())
+
+    with pytest.raises(e.NoHealthyBackend) as caught:
+        pool.lease(GENERATION, "llama")
+
+    assert caught.value.retry_after == 2.0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        e.InvalidRequest("Bad."),
+        e.ContextLengthExceeded("Long."),
+        e.BackendRateLimited("429"),
+        e.BackendOverloaded("503"),
+        e.DeadlineExceeded("Late."),
+        e.SlowCaller("Slow."),
+        e.DrainExpired("Over."),
+        asyncio.CancelledError(),
+        KeyError("a bug"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_is_not_its_fault_is_not_held_against_it(clock: Clock, error: BaseException) -> None:
+    pool = pool_of(A, B, clock=clock)
+    for _ in range(30):
+        pool.lease(GENERATION, "llama", avoid=[endpoint(pool, "b")]).ended(error)
+
+    assert endpoint(pool, "a").ejection.health is Health.HEALTHY
+
+
+def test_a_model_that_only_the_caller_named_is_the_callers_mistake(clock: Clock) -> None:
+    pool = pool_of(backend_spec("a", model=None), backend_spec("b", model=None), clock=clock)
+    fail(pool, "a", *[e.ModelNotFound("404")] * 30)
+
+    assert endpoint(pool, "a").ejection.health is Health.HEALTHY
+
+
+def test_who_breaks_off_every_answer_is_ejected_although_each_had_begun(clock: Clock) -> None:
+    pool = pool_of(A, B, clock=clock)
+    for _ in range(3):
+        lease = pool.lease(GENERATION, "llama", avoid=[endpoint(pool, "b")])
+        lease.answered()
+        lease.ended(e.StreamInterrupted("Cut."))
+
+    assert chosen(pool).keys() == {"b"}
+
+
+@pytest.mark.parametrize("answered", [True, False], ids=["with a first token", "empty"])
+def test_an_answer_that_is_whole_forgives_those_that_broke_off(clock: Clock, answered: bool) -> None:
+    pool = pool_of(A, B, clock=clock)
+    for error in [e.StreamInterrupted("Cut."), e.StreamStalled("Silent."), None] * 5:
+        lease = pool.lease(GENERATION, "llama", avoid=[endpoint(pool, "b")])
+        if answered or error is not None:
+            lease.answered()
+        lease.ended(error)
+
+    assert endpoint(pool, "a").ejection.health is Health.HEALTHY
+
+
+@pytest.mark.parametrize("error", [e.DeadlineExceeded("Late."), asyncio.CancelledError()], ids=["deadline", "caller"])
+def test_an_answer_that_ended_from_our_side_forgives_nothing(clock: Clock, error: BaseException) -> None:
+    pool = pool_of(A, B, clock=clock)
+    for end in [error, e.StreamInterrupted("Cut.")] * 3:
+        lease = pool.lease(GENERATION, "llama", avoid=[endpoint(pool, "b")])
+        lease.answered()
+        lease.ended(end)
+
+    assert endpoint(pool, "a").ejection.health is Health.EJECTED
+
+
+@pytest.mark.parametrize(("share", "health"), [(0.09, Health.HEALTHY), (0.1, Health.EJECTED)])
+def test_silence_is_held_against_who_had_a_fair_time_to_answer(clock: Clock, share: float, health: Health) -> None:
+    pool = pool_of(A, B, clock=clock)
+    for _ in range(3):
+        lease = pool.lease(GENERATION, "llama", avoid=[endpoint(pool, "b")])
+        lease.patience = share * endpoint(pool, "a").timeouts.first_token
+        lease.ended(e.FirstTokenTimeout("Silent."))
+
+    assert endpoint(pool, "a").ejection.health is health
+
+
+def test_a_success_between_failures_forgives_them(clock: Clock) -> None:
+    pool = pool_of(A, B, clock=clock)
+    for _ in range(5):
+        fail(pool, "a", e.BackendLost("5xx"), e.BackendLost("5xx"))
+        pool.lease(GENERATION, "llama", avoid=[endpoint(pool, "b")]).ended()
+
+    assert endpoint(pool, "a").ejection.health is Health.HEALTHY
+
+
+def test_who_asks_to_be_left_alone_is_left_alone_as_long_as_there_is_another(clock: Clock) -> None:
+    pool = pool_of(A, B, clock=clock)
+    fail(pool, "a", e.BackendRateLimited("429", retry_after=5.0))
+    meanwhile = chosen(pool)
+    fail(pool, "b", e.BackendOverloaded("503", retry_after=5.0))
+    both = chosen(pool)
+    clock.pass_(5.0)
+
+    assert meanwhile.keys() == {"b"}
+    assert both.keys() == chosen(pool).keys() == {"a", "b"}
+
+
+def test_a_wait_that_nobody_asked_for_is_not_heeded(clock: Clock) -> None:
+    pool = pool_of(A, B, clock=clock)
+    fail(pool, "a", e.BackendOverloaded("503"))
+
+    assert chosen(pool).keys() == {"a", "b"}
+
+
+def test_while_a_model_is_loading_that_is_what_callers_hear(clock: Clock) -> None:
+    pool = pool_of(A, B, clock=clock)
+    fail(pool, "b", *unreachable())
+    pool.probed(endpoint(pool, "a"), Readiness.LOADING)
+
+    with pytest.raises(e.ModelLoading) as caught:
+        pool.lease(GENERATION, "llama")
+
+    assert caught.value.retry_after == 5.0
+
+
+def test_a_model_that_has_loaded_is_asked(clock: Clock) -> None:
+    pool = pool_of(A, clock=clock)
+    pool.probed(endpoint(pool, "a"), Readiness.LOADING)
+    pool.probed(endpoint(pool, "a"), Readiness.READY)
+
+    assert chosen(pool).keys() == {"a"}
+
+
+def test_probes_that_find_it_dead_eject_it_and_one_that_does_not_lets_it_try(clock: Clock) -> None:
+    pool = pool_of(A, B, clock=clock)
+    for _ in range(3):
+        pool.probed(endpoint(pool, "a"), Readiness.DOWN)
+    dead = chosen(pool)
+    pool.probed(endpoint(pool, "a"), Readiness.READY)
+
+    assert dead.keys() == {"b"}
+    assert chosen(pool).keys() == {"a", "b"}

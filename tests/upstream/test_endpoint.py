@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from llm_gateway.backends.base import Load
+from llm_gateway.backends.base import Load, Readiness
 from llm_gateway.upstream.endpoint import PROMPT_BYTES, Endpoint, work_of
 from tests.upstream.fakes import Clock, backend_spec, endpoint_of
 
@@ -72,9 +72,12 @@ def test_a_word_that_is_old_is_not_believed(endpoint: Endpoint, monkeypatch: pyt
 
 def test_an_endpoint_of_weight_0_is_nobody() -> None:
     drained = endpoint_of(backend_spec("a", weight=0), clock=Clock())
+    well = drained.takes_calls, drained.healthy
+    for readiness in [Readiness.DOWN] * 3 + [Readiness.READY]:
+        drained.ejection.probed(readiness, spared=True)
 
-    assert drained.ejection.available()
-    assert (drained.takes_calls, drained.healthy, drained.better_than_nobody) == (False, False, False)
+    assert drained.ejection.better_than_nobody
+    assert (*well, drained.better_than_nobody) == (False, False, False)
 
 
 @pytest.mark.parametrize("calls", [0, 1, 2])

@@ -134,6 +134,16 @@ def test_a_question_neither_takes_nor_ends_a_trial(
     assert not endpoint(pool, "a").takes_calls, "the trial is under way"
 
 
+@pytest.mark.parametrize("error", [None, e.BackendLost("5xx"), e.DeadlineExceeded("Late.")], ids=str)
+def test_a_question_asked_beside_a_trial_does_not_give_it_back(
+    on_trial: Pool, question: TokenQuery | None, error: e.GatewayError | None
+) -> None:
+    on_trial.lease(question, "llama").ended(error)
+
+    assert endpoint(on_trial, "a").ejection.health is Health.PROBATION
+    assert not endpoint(on_trial, "a").takes_calls, "the trial is under way"
+
+
 def test_a_question_that_fails_is_not_held_against_it_but_that_it_does_not_arrive_is(
     clock: Clock, question: TokenQuery | None
 ) -> None:

@@ -8,10 +8,14 @@ that the transport gives them: it calls a refused connection, a reset and a miss
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
+import socket
 import ssl
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import aiohttp
@@ -24,6 +28,8 @@ from llm_gateway.errors import BackendLost, BackendProtocolError, NoHealthyBacke
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from aiohttp.abc import ResolveResult
 
     from llm_gateway.errors import GatewayError
 
@@ -54,8 +60,8 @@ class HttpClient:
         self._headers = CIMultiDict({"accept-encoding": "identity", "user-agent": "llm-gateway"} | dict(headers))
         if host is not None:
             self._headers["host"] = _host_header(host, URL(self._url))
-        self._timeout = aiohttp.ClientTimeout(connect=connect_timeout)  # the name's resolution and TLS are part of it
-        self._transport = _Transport(client=_session, verify=TRUSTS_NOBODY)
+        self._timeout = aiohttp.ClientTimeout(sock_connect=connect_timeout)  # TLS is part of it
+        self._transport = _Transport(client=partial(_session, connect_timeout), verify=TRUSTS_NOBODY)
         self._transport.server_hostname = host
 
     async def send(self, method: str, path: str, *, body: bytes = b"", request_id: str = "") -> Exchange:
@@ -194,10 +200,31 @@ def _host_header(host: str, url: URL) -> str:
     return host if url.is_default_port() else f"{host}:{url.port}"
 
 
-def _session() -> aiohttp.ClientSession:
+class _TimedResolver(aiohttp.ThreadedResolver):
+    """Looks names up, in no more than `timeout` seconds: a timer for each lookup, and not for each request."""
+
+    def __init__(self, timeout: float) -> None:
+        super().__init__()
+        self._timeout = timeout
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """The addresses of a host. Raises OSError."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await super().resolve(host, port, family)
+        except TimeoutError as error:
+            raise OSError(errno.ETIMEDOUT, "the name was not resolved in time") from error
+
+
+def _session(connect_timeout: float) -> aiohttp.ClientSession:
     """A session without a limit of connections (ours is the admission's), cookies, proxies or decompression."""
+    connector = aiohttp.TCPConnector(
+        limit=0, keepalive_timeout=KEEP_ALIVE, ttl_dns_cache=10, resolver=_TimedResolver(connect_timeout)
+    )
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE, ttl_dns_cache=10),
+        connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,

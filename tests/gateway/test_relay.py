@@ -159,7 +159,8 @@ def bench(
     backend: Any = ScriptedBackend(*streams)  # a relay does nothing with it but open streams
     spec = BackendSpec(name="scripted", urls=("http://scripted",), timeouts=Timeouts(**limits))
     endpoint = Endpoint(backend, spec, Address("http://scripted"), ejection=Ejection(EjectionPolicy()))
-    lease = Lease(Pool(ModelSpec(name="asked", backends=(spec,)), budget=RetryBudget()), endpoint, "asked", Generation())
+    pool = Pool(ModelSpec(name="asked", backends=(spec,)), budget=RetryBudget())
+    lease = Lease(pool, endpoint, "asked", Generation())
     watchdog = Watchdog(call.deadline, soft)
     relay = Relay(generation or Generation(), call, watchdog, caller, max_stall=60.0)
     return Bench(caller, call, relay, lease)

@@ -162,13 +162,12 @@ class Stage:
         return {**self.inside, **self.outside}
 
     def endpoints(self) -> dict[str, set[str]]:
-        """By model, what attempts call the endpoints that serve it while all is well."""
-        addresses = {f"a@{self.proxies[name].url.partition('://')[2]}" for name in ("a1", "a2")}
-        return {"many": addresses | {"b"}, "alone": {"d"}, "hedged": {"e", "f"}}
+        """By model, the backends that serve it while all is well."""
+        return {"many": {"a", "b"}, "alone": {"d"}, "hedged": {"e", "f"}}
 
     def names(self) -> set[str]:
-        """What attempts may call any endpoint, in whatever configuration; "a" is that with one address only."""
-        return set().union(*self.endpoints().values()) | {"a", "c", "x"}
+        """What attempts may call any backend, in whatever configuration."""
+        return set().union(*self.endpoints().values()) | {"c", "x"}
 
 
 def models_at(url: Mapping[str, str]) -> list[dict[str, Any]]:

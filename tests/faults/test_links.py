@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from llm_gateway.simulator import Simulator
     from tests.faults.invariants import Witness
 
-LIMIT = 500
+LIMIT = 2_000
 DEADLINES = {"none": [], "endless": [("grpc-timeout", b"99999999H")]}
 NOTICES_SOON = {"keepalive_time_ms": 100, "keepalive_timeout_ms": 1_000, "min_ping_interval_ms": 10}
 

@@ -142,7 +142,7 @@ class ScriptedBackend:
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         path = line.split(" ")[1]
         if path in self.aside:
-            return await self._play(self.aside[path], reader, writer)
+            return await self._play(self.aside[path], reader, writer, aside=True)
         self.requests.append((path, headers, json.loads(body) if body else None))
         script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
         try:
@@ -151,14 +151,18 @@ class ScriptedBackend:
             self.left.set()
             raise
 
-    async def _play(self, script: Sequence[Step], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _play(
+        self, script: Sequence[Step], reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, aside: bool = False
+    ) -> bool:
         for step in script:
             if isinstance(step, bytes):
                 writer.write(step)
                 await writer.drain()
-                self.sent += len(step)
+                self.sent += 0 if aside else len(step)
             elif isinstance(step, Pause | Hold):
                 if not await self._waited(step, reader):
+                    if not aside:
+                        self.left.set()
                     return False
             elif step is Reset:
                 linger = struct.pack("ii", 1, 0)
@@ -181,6 +185,4 @@ class ScriptedBackend:
             for task in (waiting, leaving):
                 task.cancel()
             await asyncio.gather(waiting, leaving, return_exceptions=True)
-        if left:
-            self.left.set()
         return not left

@@ -220,10 +220,10 @@ ROWS = {
     "a token's byte that is none": fails(CORRUPTED, SAID, scored(bytes=[256]), *END),
     "a token id beyond 32 bits": fails(CORRUPTED, SAID, choice(delta={"content": "x"}, token_ids=[2**32]), *END),
     "a token id below 0": fails(CORRUPTED, SAID, choice(delta={"content": "x"}, token_ids=[-1]), *END),
-    "a usage beyond 32 bits": fails(CORRUPTED, SAID, STOP, raw_chunk(
-        choices=[], usage={"prompt_tokens": 2**40, "completion_tokens": 2}), DONE),
-    "a usage below 0": fails(CORRUPTED, SAID, STOP, raw_chunk(
-        choices=[], usage={"prompt_tokens": -1, "completion_tokens": 2}), DONE),
+    "a usage beyond 32 bits: it counts as none": whole(chunk("Hello"), STOP, raw_chunk(
+        choices=[], usage={"prompt_tokens": 2**40, "completion_tokens": 2}), DONE, usage=None),
+    "a usage below 0: it counts as none": whole(chunk("Hello"), STOP, raw_chunk(
+        choices=[], usage={"prompt_tokens": -1, "completion_tokens": 2}), DONE, usage=None),
     "a stop token beyond 32 bits": fails(CORRUPTED, SAID, stopped(stop_reason=2**32), DONE),
     "a call's index beyond 32 bits": fails(CORRUPTED, SAID, calling(call(2**32, "c1", "f", "{}")), STOP, DONE),
     "`created` has 64 bits": whole(raw_chunk(created=2**62, choices=[{"index": 0, "delta": HELLO_DELTA}]), *END),

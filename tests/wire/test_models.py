@@ -36,6 +36,9 @@ class Models:
         self.lists += 1
         return web.json_response(self.answer)
 
+    async def health(self, _: web.Request) -> web.Response:
+        return web.Response()
+
     async def chat(self, request: web.Request) -> web.Response:
         model = (await request.json())["model"]
         if model not in {listed["id"] for listed in self.answer["data"]}:
@@ -51,6 +54,7 @@ async def models() -> AsyncIterator[Models]:
     served = Models()
     app = web.Application()
     app.add_routes([web.get("/v1/models", served.list), web.post("/v1/chat/completions", served.chat)])
+    app.add_routes([web.get("/health", served.health)])  # else probes would ask for the models
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -73,7 +73,7 @@ schema: .venv/.dev ## generate config.schema.json from the rules of the CONFIG_F
 	$(BIN)/llm-gateway schema > .cache/config.schema.json
 	mv .cache/config.schema.json $(SCHEMA)
 
-LOCK = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet $(if $(UPGRADE),--upgrade)
+LOCK = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --quiet $(if $(UPGRADE),--upgrade)
 lock: .venv/.dev ## write the locks after a change of pyproject.toml; UPGRADE=1 takes the newest releases
 	$(LOCK) pyproject.toml --output-file requirements.lock
 	$(LOCK) --group build --constraint requirements.lock --output-file requirements-build.lock

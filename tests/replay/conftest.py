@@ -37,7 +37,7 @@ async def _replay() -> AsyncIterator[Replay]:
             backend.url,
             retry={"max_attempts": 1},
             backend={"extensions": EXTENSIONS},
-            health={"probe_interval_ms": NEVER_MS},
+            health={"probe_interval_ms": NEVER_MS, "load_interval_ms": 0},  # whose load is read is asked for its models
         ) as gateway,
     ):
         await gateway.channel.channel_ready()

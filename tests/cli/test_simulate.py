@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import signal
 import socket
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -31,6 +32,32 @@ async def test_a_signal_ends_it_with_exit_code_0(number: signal.Signals) -> None
         program.send(number)
 
         assert await program.exit_code() == 0
+
+
+async def test_after_sigterm_it_finishes_what_runs_and_takes_nothing_new() -> None:
+    slow = {**CHAT, "max_tokens": 20, "ignore_eos": True, "stream": True}
+    async with (
+        Program("simulate", "--port", "0", "--pace-ms", "20", "--shutdown-timeout", "30") as program,
+        ClientSession() as session,
+    ):
+        url, _ = await listening(program)
+        running = await session.post(f"{url}/v1/chat/completions", json=slow)
+        await running.content.readline()
+        program.send(signal.SIGTERM)
+        refused = await refusal(session, url)
+        whole = await running.text()
+
+        assert refused == "cannot schedule new futures after shutdown"
+        assert (whole.count('"content"'), whole.endswith("data: [DONE]\n\n")) == (20, True)
+        assert await program.exit_code() == 0
+
+
+async def refusal(session: ClientSession, url: str) -> str:
+    """What a new request is told, once the signal has been heeded."""
+    while True:
+        response = await session.post(f"{url}/v1/chat/completions", json={**CHAT, "max_tokens": 1})
+        if response.status != HTTPStatus.OK:
+            return str((await response.json())["error"]["message"])
 
 
 async def test_a_port_that_is_taken_is_one_line_and_exit_code_1() -> None:
@@ -77,3 +104,11 @@ async def test_a_key_is_asked_for() -> None:
         with_key = await session.get(f"{url}/v1/models", headers={"authorization": "Bearer k"})
 
     assert (without.status, with_key.status) == (401, 200)
+
+
+async def test_a_key_in_the_environment_is_asked_for_too() -> None:
+    key = {"VLLM_API_KEY": "k"}
+    async with Program("simulate", "--port", "0", env=key) as program, ClientSession() as session:
+        url, _ = await listening(program)
+
+        assert (await session.get(f"{url}/v1/models")).status == HTTPStatus.UNAUTHORIZED

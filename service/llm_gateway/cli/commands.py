@@ -130,8 +130,17 @@ def simulate(  # noqa: PLR0913 - one for each option
         typer.Option(min=0, metavar="N", rich_help_panel=LIMITS, help="Sequences that run or wait; others get a 503."),
     ] = None,
     api_key: Annotated[
-        str | None, typer.Option(metavar="KEY", rich_help_panel=VLLM_FLAGS, help="The key that callers must give.")
+        str | None,
+        typer.Option(
+            envvar="VLLM_API_KEY", metavar="KEY", rich_help_panel=VLLM_FLAGS, help="The key that callers must give."
+        ),
     ] = None,
+    shutdown_timeout: Annotated[
+        float,
+        typer.Option(
+            min=0, metavar="SECONDS", rich_help_panel=VLLM_FLAGS, help="After SIGTERM, wait for running requests."
+        ),
+    ] = 0,
     tool_parser: Annotated[
         bool, typer.Option("--tool-parser", rich_help_panel=VLLM_FLAGS, help="Serve tool calls.")
     ] = False,
@@ -182,6 +191,7 @@ def simulate(  # noqa: PLR0913 - one for each option
         pace=pace_ms / 1000,
         synchronised=synchronised,
         api_key=api_key,
+        shutdown_timeout=shutdown_timeout,
         max_num_seqs=max_num_seqs,
         max_num_queued_reqs=max_num_queued_reqs,
         tool_parser=tool_parser,

@@ -32,3 +32,4 @@ async def _simulate(options: Options) -> None:
         server = f"vLLM {options.version}" if options.dialect == "vllm" else options.dialect
         say(f"simulated {server} listens on {simulator.url}, models: {', '.join(options.models)}")
         await ended.wait()
+        await simulator.drain()

@@ -49,6 +49,8 @@ class Engine:
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        self.draining = False
+        """Whether it takes nothing new."""
         self.running = 0
         """Sequences with a seat (vLLM's num_requests_running)."""
         self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
@@ -60,7 +62,9 @@ class Engine:
         return sum(sequences for sequences, _ in self._queue)
 
     def check_admission(self, sequences: int) -> None:
-        """Refuse what `--max-num-queued-reqs` refuses: it counts sequences, running ones too."""
+        """Refuse what a drain refuses, or `--max-num-queued-reqs`, which counts sequences, running ones too."""
+        if self.draining:
+            raise ApiError.shutting_down()
         limit = self._options.max_num_queued_reqs
         if limit is not None and self.running + self.waiting + sequences > limit:
             raise ApiError.busy()

@@ -62,6 +62,11 @@ class ApiError(Exception):
             return cls(500, "EngineCore encountered an issue. See stack trace (above) for the root cause.")
         return cls(500, "The server had an error while processing your request.")
 
+    @classmethod
+    def shutting_down(cls) -> ApiError:
+        """The 500 of a server that drains, whose worker threads take nothing new."""
+        return cls(500, "cannot schedule new futures after shutdown")
+
     def _content(self) -> dict[str, Any]:
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.status}}
 

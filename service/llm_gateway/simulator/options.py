@@ -54,6 +54,8 @@ class Options:
     """`--enable-force-include-usage`: usage in every event, asked for or not."""
     sse_keep_alive: float | None = None
     """`--sse-keep-alive-interval`: a comment line after so long a silence."""
+    shutdown_timeout: float = 0.0
+    """`--shutdown-timeout`: how long a drain waits for the requests under way, in seconds; 0: not at all."""
     default_tokens: int = 60
     """Length of a reply that ends by itself, its end-of-sequence token included (as vLLM's usage does)."""
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections import deque
@@ -135,6 +136,15 @@ class Simulator:
     async def wait_for(self, predicate: Predicate, timeout: float = 5.0) -> Statistics:  # noqa: ASYNC109 (a test's bound)
         """Return once the statistics fulfil `predicate`; TimeoutError after `timeout` seconds."""
         return await self._ledger.wait_for(predicate, timeout)
+
+    async def drain(self) -> None:
+        """Refuse new generation requests, and wait for those under way, at most `shutdown_timeout` seconds.
+
+        Health stays well meanwhile, as vLLM's does.
+        """
+        self._engine.draining = True
+        with contextlib.suppress(TimeoutError):  # who is still there then is cut off
+            await self._ledger.wait_for(lambda now: now.running + now.waiting == 0, self.options.shutdown_timeout)
 
     def _count_connections(self, runner: web.AppRunner) -> None:
         server = runner.server

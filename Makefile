@@ -12,16 +12,23 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 export UV_CACHE_DIR := $(CURDIR)/.cache/uv
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.cache/hypothesis
 
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' service/llm_gateway/__init__.py)
+REVISION = $(shell git rev-parse HEAD)
+IMAGE = llm-gateway:$(VERSION)
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
 ##@ Use it
-.PHONY: help demo llm-gateway doctor
+.PHONY: help demo llm-gateway image doctor
 help: ## print this list
 	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
 
 demo: .venv/.runtime ## simulator, gateway and one streamed answer; needs no GPU
 	@$(BIN)/llm-gateway demo
+
+image: ## build the image with the container engine that answers: make image IMAGE=registry.example/llm-gateway:1
+	docker build --quiet --tag $(IMAGE) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) .
 
 llm-gateway: .venv/.runtime ## run the server, with settings from the environment: VLLM_URL=http://… make llm-gateway
 	@$(BIN)/llm-gateway serve
@@ -30,7 +37,7 @@ doctor: ## what this machine can run, and why not
 	@$(PYTHON) .ci/doctor
 
 ##@ Check it
-.PHONY: test check unit test-vllm chaos bench mutants
+.PHONY: test check unit test-image test-vllm chaos bench mutants
 test: check ## all static checks, then all tests that need no more than this machine, with coverage
 	$(BIN)/pytest --cov --cov-report=term
 
@@ -46,6 +53,10 @@ check: .venv/.dev ## the static half, in seconds
 
 unit: .venv/.dev ## pytest alone: make unit ARGS="-k sse -x"
 	$(BIN)/pytest $(ARGS)
+
+test-image: .venv/.dev ## the image by a container engine, which is installed where there is none, and its containers
+	@engine="$$(.ci/engine up)" && eval "$$engine" && $(MAKE) --no-print-directory image IMAGE=llm-gateway:test && \
+		IMAGE=llm-gateway:test $(BIN)/pytest -m image tests/image $(ARGS)
 
 test-vllm: .venv/.dev ## the gateway in front of a real vLLM: VLLM_URL, else one on the CPU
 	CACHE=$(CURDIR)/.cache/vllm-cpu $(BIN)/pytest -m vllm --timeout 600 tests/vllm $(ARGS)
@@ -77,6 +88,7 @@ LOCK = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes
 lock: .venv/.dev ## write the locks after a change of pyproject.toml; UPGRADE=1 takes the newest releases
 	$(LOCK) pyproject.toml --output-file requirements.lock
 	$(LOCK) --group build --constraint requirements.lock --output-file requirements-build.lock
+	$(LOCK) --group reload --output-file requirements-reload.lock
 	$(LOCK) pyproject.toml --group build --group dev --constraint requirements.lock --constraint requirements-build.lock \
 		--output-file requirements-dev.lock
 

@@ -14,8 +14,9 @@ from tests.house.tree import ROOT
 RUNTIME = ROOT / "requirements.lock"
 BUILD = ROOT / "requirements-build.lock"
 DEVELOPMENT = ROOT / "requirements-dev.lock"
+RELOAD = ROOT / "requirements-reload.lock"
 
-every_lock = pytest.mark.parametrize("lock", [RUNTIME, BUILD, DEVELOPMENT], ids=lambda path: path.stem)
+every_lock = pytest.mark.parametrize("lock", [RUNTIME, BUILD, RELOAD, DEVELOPMENT], ids=lambda path: path.stem)
 
 
 def pins(lock: Path) -> dict[str, str]:
@@ -73,11 +74,11 @@ def test_development_uses_the_very_versions_that_run(lock: Path) -> None:
     assert {name: development.get(name) for name in pins(lock)} == pins(lock)
 
 
-@pytest.mark.parametrize("group", ["dependencies", "build", "dev"])
+@pytest.mark.parametrize("group", ["dependencies", "build", "reload", "dev"])
 def test_every_requirement_of_the_project_is_locked(group: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     required = project["project"]["dependencies"] if group == "dependencies" else project["dependency-groups"][group]
-    lock = {"dependencies": RUNTIME, "build": BUILD, "dev": DEVELOPMENT}[group]
+    lock = {"dependencies": RUNTIME, "build": BUILD, "reload": RELOAD, "dev": DEVELOPMENT}[group]
 
     missing = [name for name in required if re.split(r"[^\w.-]", name)[0] not in pins(lock)]
 

@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from llm_gateway.simulator import Behaviour, Fault, Simulator
-from llm_gateway.v1 import outcome_pb2
+from llm_gateway.v1 import error_pb2, outcome_pb2
 from tests.kit.calls import chat_request, stream, unary, until
 from tests.kit.gateway import start_gateway_of
+from tests.kit.scripted import Pause, ScriptedBackend
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from tests.kit.gateway import RunningGateway
 
 SILENT = Behaviour(time_to_first_token=3600.0)
+IMPATIENT = {"probe_interval_ms": 5, "probe_timeout_ms": 20}
+"""Settings of probes that find a dead backend in no time."""
 SERVED, FAILED, CANCELLED = (
     outcome_pb2.Attempt.OUTCOME_SERVED,
     outcome_pb2.Attempt.OUTCOME_FAILED,
@@ -37,7 +40,7 @@ class Pair:
         self.second = second
 
 
-def model(first: Simulator, second: Simulator, **fields: Any) -> dict[str, Any]:
+def model(first: Simulator | ScriptedBackend, second: Simulator, **fields: Any) -> dict[str, Any]:
     backends = [
         {"name": name, "url": simulator.url, "model": "sim", "priority": tier}
         for tier, (name, simulator) in enumerate((("first", first), ("second", second)))
@@ -51,6 +54,14 @@ async def pair() -> AsyncIterator[Pair]:
         first, second = [await stack.enter_async_context(Simulator()) for _ in range(2)]
         gateway = await stack.enter_async_context(start_gateway_of([model(first, second)]))
         yield Pair(gateway, first, second)
+
+
+@asynccontextmanager
+async def frozen() -> AsyncIterator[ScriptedBackend]:
+    """A backend whose process stands still: it takes connections and says nothing, to probes neither."""
+    async with ScriptedBackend([Pause()]) as backend:
+        backend.aside["/health"] = [Pause()]
+        yield backend
 
 
 def attempts_of(completed: Any) -> list[tuple[str, int]]:
@@ -218,3 +229,24 @@ async def test_one_that_loses_again_and_again_is_ejected() -> None:
                 assert (await stream(gateway, max_tokens=1)).started.backend == "second"
 
         assert first.statistics().requests_seen == 5
+
+
+async def test_until_the_second_is_asked_a_backend_that_died_is_left_for_it_as_without_hedging() -> None:
+    async with (
+        frozen() as first,
+        Simulator() as second,
+        start_gateway_of([model(first, second, hedge_after_ms=60_000)], health=IMPATIENT) as gateway,
+    ):
+        outcome = await stream(gateway, max_tokens=5)
+
+    assert attempts_of(outcome.completed) == [("first", FAILED), ("second", SERVED)]
+    assert outcome.completed.attempts[0].reason == error_pb2.ERROR_REASON_BACKEND_LOST
+
+
+async def test_that_one_of_two_has_died_ends_nobodys_wait_for_the_other() -> None:
+    async with frozen() as first, Simulator() as second:
+        second.script(Behaviour(time_to_first_token=0.2))
+        async with start_gateway_of([model(first, second)], health=IMPATIENT) as gateway:
+            outcome = await stream(gateway, max_tokens=5)
+
+    assert attempts_of(outcome.completed) == [("first", CANCELLED), ("second", SERVED)]

@@ -63,6 +63,7 @@ class Race:
             await asyncio.wait({first}, timeout=self._after)
             second = None if first.done() else self._attempts.hedge()
             if second is not None:
+                self._attempts.lease.on_lost = None  # that one of two is lost is no reason to end the call's wait
                 self._on_second(second)
                 self._start(second)
             opening = await self._first_to_open()
@@ -78,7 +79,6 @@ class Race:
             self._keep(beside, error if silent else asyncio.CancelledError())
 
     def _start(self, lease: Lease) -> asyncio.Task[Opening]:
-        lease.on_lost = None  # that one of the two is lost is no reason to end the call's wait
         task = asyncio.create_task(_begin(self._open, lease), name="hedged-attempt")
         self._running[task] = Runner(lease, time.monotonic())
         return task

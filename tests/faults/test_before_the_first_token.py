@@ -4,19 +4,23 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from llm_gateway.simulator import Fault, Options, Simulator
-from tests.faults.invariants import KEY, UNDISTURBED, asking, saying, scene, tried
+from tests.faults.invariants import KEY, PATIENCE, UNDISTURBED, asking, saying, scene, tried
 from tests.faults.matrix import Expected, attempts_of, ending_of, row
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tests.kit.calls import Outcome
+
+AT_ONCE = {"answer_failures": 1, "base_ms": 60_000, "longest_ms": 60_000}
+"""Settings of the ejection for rows in which nobody is ejected: one failure would be enough, and seen."""
 
 
 @pytest.fixture
@@ -103,12 +107,59 @@ async def test_row_09_what_asking_again_would_not_mend_is_asked_once(
 async def test_row_10_a_full_replica_is_passed_over_and_not_ejected(
     simulator: Simulator, other: Simulator, expected: Expected
 ) -> None:
-    simulator.script(*[answering(429)] * 5)
-    ejection = {"answer_failures": 1, "base_ms": 60_000, "longest_ms": 60_000}
-    async with scene(simulator.url, other.url, ejection=ejection, health=UNDISTURBED) as witness:
+    simulator.script(*[answering(429, headers={"retry-after-ms": "20"})] * 5)
+    async with scene(simulator.url, other.url, ejection=AT_ONCE, health=UNDISTURBED) as witness:
         asked = await tried(witness, ("a", ""), expected)  # it is asked again until it serves
 
     assert asked.count(("a", "BACKEND_RATE_LIMITED")) == simulator.statistics().faults[Fault.HTTP] == 5
+
+
+@pytest.mark.parametrize("priority", [0, 1], ids=["another of its tier", "a fallback"])
+@row(10, "another replica")
+async def test_row_10_under_load_a_replica_that_refuses_in_no_time_does_not_draw_the_calls_to_itself(
+    simulator: Simulator, other: Simulator, priority: int, expected: Expected
+) -> None:
+    simulator.script(*[answering(429)] * 100)
+    replicas = [{"name": "a", "url": simulator.url}, {"name": "b", "url": other.url, "priority": priority}]
+    outcomes = []
+    async with scene(model={"backends": replicas}, ejection=AT_ONCE, health=UNDISTURBED) as witness:
+
+        async def call(number: int) -> None:
+            await asyncio.sleep(number / 50)
+            outcomes.append(await witness.stream(asking(ttft_ms=300)))
+
+        await asyncio.gather(*(call(number) for number in range(100)))
+
+    assert all(ending_of(outcome) in expected for outcome in outcomes)
+    assert 1 <= simulator.statistics().faults[Fault.HTTP] <= 4  # at once, and when its pauses of 1 s and 2 s are over
+
+
+@row(10, "another replica")
+async def test_row_10_a_replica_that_was_full_for_a_moment_has_calls_again_in_a_moment(
+    simulator: Simulator, other: Simulator, expected: Expected
+) -> None:
+    simulator.script(answering(429))
+    async with scene(simulator.url, other.url, ejection=AT_ONCE, health=UNDISTURBED) as witness:
+        await tried(witness, ("a", "BACKEND_RATE_LIMITED"), expected)
+        refused = time.monotonic()
+        await tried(witness, ("a", ""), expected)
+
+    assert 0.5 < time.monotonic() - refused < PATIENCE
+    assert simulator.statistics().faults == {Fault.HTTP: 1}
+
+
+@row(10, "everywhere")
+async def test_row_10_when_every_replica_is_full_each_call_asks_them_all_the_same(
+    simulator: Simulator, other: Simulator, expected: Expected
+) -> None:
+    for each in (simulator, other):
+        each.script(*[answering(429)] * 100)
+    async with scene(simulator.url, other.url, retry={"max_attempts": 2}, health=UNDISTURBED) as witness:
+        outcomes = [await witness.stream() for _ in range(10)]
+
+    for outcome in outcomes:
+        assert ending_of(outcome) in expected
+        assert sorted(attempts_of(outcome)) == [("a", "BACKEND_RATE_LIMITED"), ("b", "BACKEND_RATE_LIMITED")]
 
 
 @row(10, "everywhere")

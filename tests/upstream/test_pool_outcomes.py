@@ -11,7 +11,7 @@ from llm_gateway import errors as e
 from llm_gateway.backends.base import Readiness
 from llm_gateway.upstream.ejection import Health
 from tests.upstream.fakes import Clock, backend_spec, pool_of
-from tests.upstream.pooling import GENERATION, A, B, chosen, endpoint, fail, unreachable
+from tests.upstream.pooling import FALLBACK, GENERATION, A, B, chosen, endpoint, fail, unreachable
 
 
 @pytest.fixture
@@ -161,11 +161,46 @@ def test_who_asks_to_be_left_alone_is_left_alone_as_long_as_there_is_another(clo
     assert both.keys() == chosen(pool).keys() == {"a", "b"}
 
 
-def test_a_wait_that_nobody_asked_for_is_not_heeded(clock: Clock) -> None:
+@pytest.mark.parametrize(
+    "error", [e.BackendRateLimited("429"), e.BackendOverloaded("503"), e.ModelLoading("loading")], ids=str
+)
+def test_who_is_too_busy_does_not_draw_every_call_by_refusing_in_no_time(clock: Clock, error: e.BackendError) -> None:
+    pool = pool_of(A, B, clock=clock)
+    fail(pool, "a", error)
+    meanwhile = chosen(pool)
+    clock.pass_(error.retry_after or 0.0)
+
+    assert meanwhile.keys() == {"b"}
+    assert chosen(pool).keys() == {"a", "b"}
+
+
+def test_while_a_tier_is_too_busy_its_fallback_serves(clock: Clock) -> None:
+    pool = pool_of(A, FALLBACK, clock=clock)
+    fail(pool, "a", e.BackendOverloaded("503"))
+    meanwhile = chosen(pool)
+    clock.pass_(1.0)
+
+    assert meanwhile.keys() == {"fallback"}
+    assert chosen(pool).keys() == {"a"}
+
+
+def test_where_all_are_too_busy_all_are_asked_and_who_answers_is_preferred(clock: Clock) -> None:
+    pool = pool_of(A, B, clock=clock)
+    for name in ("a", "b"):
+        fail(pool, name, e.BackendOverloaded("503"))
+    tried = {pool.lease(GENERATION, "llama").endpoint.name for _ in range(60)}
+    pool.lease(GENERATION, "llama", avoid=[endpoint(pool, "b")]).ended()
+
+    assert tried == {"a", "b"}
+    assert chosen(pool).keys() == {"a"}
+
+
+def test_that_a_question_is_answered_does_not_make_room_for_a_generation(clock: Clock) -> None:
     pool = pool_of(A, B, clock=clock)
     fail(pool, "a", e.BackendOverloaded("503"))
+    pool.lease(None, "llama", avoid=[endpoint(pool, "b")]).ended()
 
-    assert chosen(pool).keys() == {"a", "b"}
+    assert chosen(pool).keys() == {"b"}
 
 
 def test_while_a_model_is_loading_that_is_what_callers_hear(clock: Clock) -> None:

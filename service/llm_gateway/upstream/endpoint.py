@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from llm_gateway.upstream.cooling import Cooling
 from llm_gateway.upstream.ejection import Health
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Endpoint:
     """
 
     __slots__ = ("_others", "_reported_at", "_until_idle", "_work", "address", "backend", "context_length",
-                 "cools_until", "ejection", "in_flight", "name", "report", "spec", "waiting")  # fmt: skip
+                 "cooling", "ejection", "in_flight", "name", "report", "spec", "waiting")  # fmt: skip
 
     def __init__(self, backend: Backend, spec: BackendSpec, address: Address, *, ejection: Ejection) -> None:
         self.backend = backend
@@ -41,8 +42,7 @@ class Endpoint:
         self.name = backend.name
         self.ejection = ejection
         self.in_flight = 0
-        self.cools_until = 0.0
-        """Until then, on the monotonic clock, it has asked to be left alone (Retry-After)."""
+        self.cooling = Cooling()
         self.context_length: int | None = None
         self.report: Load | None = None
         self.waiting: set[Lease] = set()

@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     Asked = Generation | TokenQuery
 
 LOG = logging.getLogger(__name__)
-LONGEST_COOLING = 60.0
-"""Seconds: no backend is left alone for longer, whatever it asked for."""
 FAIR_PATIENCE = 0.1
 """The part of its time for the first token that an endpoint must have had before its silence is held against it."""
 
@@ -75,8 +73,8 @@ class Lease:
     and forgives nothing. Only that the endpoint cannot be reached is the same for both.
     """
 
-    __slots__ = ("_over", "_pool", "_work", "answers", "endpoint", "model", "on_lost", "patience", "question",
-                 "term")  # fmt: skip
+    __slots__ = ("_over", "_pool", "_work", "answers", "cooling_term", "endpoint", "model", "on_lost", "patience",
+                 "question", "term")  # fmt: skip
 
     def __init__(self, pool: Pool, endpoint: Endpoint, model: str, asked: Asked | None) -> None:
         self._pool = pool
@@ -86,6 +84,7 @@ class Lease:
         endpoint.begin(self._work)
         self.term = endpoint.ejection.term if self.question else endpoint.ejection.began()
         """The endpoint's, of when it was asked."""
+        self.cooling_term = endpoint.cooling.term
         self.answers = False
         """Whether the first token has come."""
         self.endpoint = endpoint
@@ -192,14 +191,18 @@ class Pool:
 
     def answered(self, lease: Lease) -> None:
         """A first token came: the endpoint works."""
-        if not lease.question and lease.endpoint.ejection.succeeded(lease.term):
+        if lease.question:
+            return
+        if lease.endpoint.ejection.succeeded(lease.term):
             self._say_it_is_back(lease.endpoint)
+        if lease.endpoint.cooling.answered(lease.cooling_term):
+            self.changed()
 
     def failed(self, lease: Lease, error: BaseException) -> None:
         """An attempt ended badly: count it against the endpoint if it is to blame."""
         endpoint = lease.endpoint
-        if isinstance(error, BackendRateLimited | BackendOverloaded | ModelLoading) and error.asked_wait is not None:
-            endpoint.cools_until = self._clock() + min(error.asked_wait, LONGEST_COOLING)
+        if isinstance(error, BackendRateLimited | BackendOverloaded | ModelLoading):
+            endpoint.cooling.refused(error, lease.cooling_term, self._clock())
             self.changed()
         kind = lease.blames(error)
         if kind is not None:
@@ -270,14 +273,14 @@ class Pool:
         """Find out anew who is available, and until when that is so."""
         usable = [endpoint for endpoint in self._endpoints if endpoint.takes_calls]
         usable = usable or [endpoint for endpoint in self._endpoints if endpoint.better_than_nobody]
-        rested = [endpoint for endpoint in usable if endpoint.cools_until <= now] or usable
+        rested = [endpoint for endpoint in usable if endpoint.cooling.until <= now] or usable
         lowest = min((endpoint.spec.tier for endpoint in rested), default=0)
         available = tuple(endpoint for endpoint in rested if endpoint.spec.tier == lowest)
         if available != self._available:
             self._available = available  # the balancers keep what they know by the tuple: only another one is new
         self._usable = tuple(usable)
         changes = [endpoint.ejection.changes_at for endpoint in self._endpoints]
-        changes += [endpoint.cools_until for endpoint in usable if endpoint.cools_until > now]
+        changes += [endpoint.cooling.until for endpoint in usable if endpoint.cooling.until > now]
         self._recheck_at = min(changes, default=math.inf)
 
     def _others(self, asked: Asked | None, avoid: Collection[Endpoint]) -> tuple[Endpoint, ...]:
@@ -286,7 +289,7 @@ class Pool:
         if not fit:
             raise self._why_none(asked)
         now = self._clock()
-        rested = [endpoint for endpoint in fit if endpoint.cools_until <= now] or fit
+        rested = [endpoint for endpoint in fit if endpoint.cooling.until <= now] or fit
         lowest = min(map(attrgetter("spec.tier"), rested))
         return tuple(endpoint for endpoint in rested if endpoint.spec.tier == lowest)
 

@@ -74,9 +74,8 @@ def model_specs(settings: Settings, config: Config | None = None) -> Sequence[Mo
 
 def make_backend(spec: BackendSpec, address: Address, settings: Settings) -> OpenAIBackend:
     """The driver for one address of a backend, with a name that tells it from the backend's other ones."""
-    alone = len(spec.urls) == 1 and not spec.resolve
     return OpenAIBackend(
-        spec.name if alone else f"{spec.name}@{address.url.partition('://')[2]}",
+        spec.name if spec.alone else f"{spec.name}@{address.url.partition('://')[2]}",
         address.url,
         dialect=DIALECTS[spec.dialect],
         api_key=spec.api_key,

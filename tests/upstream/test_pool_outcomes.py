@@ -134,7 +134,7 @@ def test_silence_is_held_against_who_had_a_fair_time_to_answer(clock: Clock, sha
     pool = pool_of(A, B, clock=clock)
     for _ in range(3):
         lease = pool.lease(GENERATION, "llama", avoid=[endpoint(pool, "b")])
-        lease.patience = share * endpoint(pool, "a").timeouts.first_token
+        lease.patience = share * lease.timeouts.first_token
         lease.ended(e.FirstTokenTimeout("Silent."))
 
     assert endpoint(pool, "a").ejection.health is health

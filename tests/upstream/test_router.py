@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,14 @@ import pytest
 
 from llm_gateway.backends.base import Readiness
 from llm_gateway.errors import InvalidRequest, ModelNotFound, NoHealthyBackend
-from llm_gateway.generation import Model
+from llm_gateway.generation import Generation, Model
 from llm_gateway.upstream.budget import RetryBudget, RetryStatistics
 from llm_gateway.upstream.prober import ProbeIntervals, Prober
 from llm_gateway.upstream.router import Router, only_one
-from llm_gateway.upstream.spec import ANY_MODEL, Address, ModelSpec, Timeouts
+from llm_gateway.upstream.spec import ANY_MODEL, Address, Balancing, ModelSpec, Timeouts
 from tests.kit.calls import until
 from tests.upstream.fakes import FakeBackend, backend_spec, endpoint_of
+from tests.upstream.pooling import kill
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -163,15 +165,80 @@ async def test_an_endpoint_whose_entry_is_unchanged_stays_as_it_is(router: Route
 
 @pytest.mark.parametrize(
     "changed",
-    [backend_spec("a", api_key="rotated"), backend_spec("a", model="other"), backend_spec("a", dialect="openai")],
-    ids=["key", "model", "dialect"],
+    [
+        {"api_key": "rotated"},
+        {"model": "other"},
+        {"dialect": "openai"},
+        {"timeouts": Timeouts(connect=1.0)},
+        {"urls": ("http://a", "http://b")},
+    ],
+    ids=["key", "model", "dialect", "connect timer", "no longer alone"],
 )
-async def test_an_endpoint_whose_entry_has_changed_is_a_new_one(router: Router, changed: BackendSpec) -> None:
+async def test_an_entry_that_means_another_server_or_another_driver_is_another_endpoint(
+    router: Router, changed: dict[str, Any]
+) -> None:
     await router.apply([model("llama", "a")], None)
     before = router.pool("llama")[0].endpoints[0]
-    await router.apply([model("llama", changed)], None)
+    await router.apply([model("llama", backend_spec("a", **changed))], None)
 
     assert router.pool("llama")[0].endpoints[0] is not before
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"weight": 2}, {"tier": 1}, {"timeouts": Timeouts(first_token=1.0, idle=1.0, usage=1.0)}],
+    ids=["weight", "tier", "timers"],
+)
+async def test_what_else_changes_is_taken_in_place_and_what_is_known_of_the_endpoint_stays(
+    router: Router, world: World, changed: dict[str, Any]
+) -> None:
+    await router.apply([model("llama", "a", "b")], None)
+    pool, _ = router.pool("llama")
+    endpoint = pool.endpoints[0]
+    lease = pool.lease(None, "llama", avoid=pool.endpoints[1:])
+    kill(pool, "a@http://a")
+    await router.apply([model("llama", backend_spec("a", **changed), "b")], None)
+    after = next(other for other in pool.endpoints if other.address.url == "http://a")
+
+    assert after is endpoint
+    assert (after.in_flight, after.ejection.ejections, after.takes_calls) == (1, 1, False)
+    assert {field: getattr(after.spec, field) for field in changed} == changed
+    assert lease.timeouts == Timeouts()  # what runs keeps what it started with
+    lease.ended()
+    assert not world.made["http://a"].closed
+
+
+@pytest.mark.parametrize("balancing", Balancing)
+async def test_another_weight_is_heeded_by_the_next_choice(router: Router, balancing: Balancing) -> None:
+    def models(weight: int) -> list[ModelSpec]:
+        return [model("llama", backend_spec("a", weight=weight), "b", balancing=balancing)]
+
+    await router.apply(models(1), None)
+    pool, _ = router.pool("llama")
+    sessions = [Generation(session_id=str(n), prompt=str(n)) for n in range(200)]
+
+    def shares() -> Counter[str]:
+        names = Counter[str]()
+        for session in sessions:
+            lease = pool.lease(session, "llama")
+            names[lease.endpoint.spec.name] += 1
+            lease.ended()
+        return names
+
+    before = shares()
+    await router.apply(models(9), None)
+
+    assert before["b"] > 60
+    assert shares()["b"] < 50
+
+
+async def test_who_has_several_addresses_keeps_those_that_stay(router: Router) -> None:
+    await router.apply([model("llama", backend_spec("a", urls=("http://1", "http://2")))], None)
+    before = router.pool("llama")[0].endpoints
+    await router.apply([model("llama", backend_spec("a", urls=("http://2", "http://3")))], None)
+
+    assert addresses(router, "llama") == ["http://2", "http://3"]
+    assert router.pool("llama")[0].endpoints[0] is before[1]
 
 
 async def test_an_endpoint_that_goes_is_closed_when_its_last_call_has_ended(router: Router, world: World) -> None:

@@ -94,7 +94,7 @@ class Relay:
     @property
     def _timeouts(self) -> Timeouts:
         assert self._lease is not None, "an attempt is under way"  # noqa: S101 - narrows the type
-        return self._lease.endpoint.timeouts
+        return self._lease.timeouts
 
     @property
     def attempts(self) -> int:
@@ -266,7 +266,7 @@ class Relay:
         elif pieces:
             await self._send(pieces)
         if self._lease is not None:
-            self.watchdog.expect(time.monotonic() + self._lease.endpoint.timeouts.idle, _silent)
+            self.watchdog.expect(time.monotonic() + self._lease.timeouts.idle, _silent)
 
     async def _flush_held(self) -> None:
         """Deliver what a backend sent before it failed, though the caller's interval still held it back."""

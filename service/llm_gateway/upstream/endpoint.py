@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llm_gateway.backends.base import Backend, Load
     from llm_gateway.upstream.ejection import Ejection
     from llm_gateway.upstream.pool import Lease
-    from llm_gateway.upstream.spec import Address, BackendSpec, Timeouts
+    from llm_gateway.upstream.spec import Address, BackendSpec
 
 PROMPT_BYTES = 16 * 1024
 """A prompt of this size is as much work again as a call without one."""
@@ -38,6 +38,7 @@ class Endpoint:
     def __init__(self, backend: Backend, spec: BackendSpec, address: Address, *, ejection: Ejection) -> None:
         self.backend = backend
         self.spec = spec
+        """What is configured now."""
         self.address = address
         self.name = backend.name
         self.ejection = ejection
@@ -76,11 +77,6 @@ class Endpoint:
     def retiring(self) -> bool:
         """Whether it gets no more calls, and only ends those it has."""
         return self._until_idle is not None
-
-    @property
-    def timeouts(self) -> Timeouts:
-        """The timers of an attempt at it."""
-        return self.spec.timeouts
 
     @property
     def load(self) -> float:

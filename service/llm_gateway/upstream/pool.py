@@ -74,7 +74,7 @@ class Lease:
     """
 
     __slots__ = ("_over", "_pool", "_work", "answers", "cooling_term", "endpoint", "model", "on_lost", "patience",
-                 "question", "term")  # fmt: skip
+                 "question", "term", "timeouts")  # fmt: skip
 
     def __init__(self, pool: Pool, endpoint: Endpoint, model: str, asked: Asked | None) -> None:
         self._pool = pool
@@ -89,7 +89,9 @@ class Lease:
         """Whether the first token has come."""
         self.endpoint = endpoint
         self.model = model
-        self.patience = endpoint.timeouts.first_token
+        self.timeouts = endpoint.spec.timeouts
+        """Those of now, whatever is configured while the attempt is under way."""
+        self.patience = self.timeouts.first_token
         """Seconds that the first token may take."""
         self.on_lost: Callable[[GatewayError], bool] | None = None
         """Told that the endpoint was found dead while the first token was waited for, and that there is another one;
@@ -125,7 +127,7 @@ class Lease:
         endpoint = self.endpoint
         if isinstance(error, ModelNotFound) and endpoint.spec.model is None:
             return None  # it was asked for whatever the caller said
-        if isinstance(error, FirstTokenTimeout) and self.patience < FAIR_PATIENCE * endpoint.timeouts.first_token:
+        if isinstance(error, FirstTokenTimeout) and self.patience < FAIR_PATIENCE * self.timeouts.first_token:
             return None
         return kind
 
@@ -164,6 +166,7 @@ class Pool:
         """Take another configuration, or other addresses. What runs stays where it is."""
         self.spec = spec
         self._endpoints = tuple(sorted(endpoints, key=lambda endpoint: (endpoint.spec.tier, endpoint.name)))
+        self._available = ()  # the same endpoints may have other weights, and a balancer learns them of another tuple
         self.changed()
 
     def changed(self) -> None:

@@ -16,7 +16,7 @@ from llm_gateway.upstream.pool import Pool
 from llm_gateway.upstream.spec import ANY_MODEL, Address
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Sequence
 
     from llm_gateway.backends.base import Load
     from llm_gateway.upstream.budget import RetryBudget, RetryStatistics
@@ -61,9 +61,9 @@ class ModelStatistics:
 
 
 class Router:
-    """All models. `apply` swaps what is configured in one step; endpoints whose entry is unchanged stay as they are,
-    with their connections and what is known of them, and one that goes is probed until its last call has ended, and
-    then closed. Each model has a budget of retries, so that the outage of one takes none from another.
+    """All models. `apply` swaps what is configured in one step; an endpoint whose entry still means the same server and
+    the same driver stays, with its connections and what is known of it, and one that goes is probed until its last call
+    has ended, and then closed. Each model has a budget of retries, so that the outage of one takes none from another.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class Router:
         self._by_name: dict[str, Pool] = {}
         self._default: str | None = None
         self._endpoints: dict[tuple[str, BackendSpec, Address], Endpoint] = {}
+        """By model, the identity of the backend, and address."""
         self._addresses: dict[str, Sequence[Address]] = {}
         """What is behind each name, by the URL that has it: whatever else of a backend changes, this stays known."""
         self._closing: set[asyncio.Task[None]] = set()
@@ -157,12 +158,19 @@ class Router:
 
     def _reconcile(self, specs: dict[str, ModelSpec]) -> None:
         """Make the endpoints that are wanted and are not there, give each pool its own, let the others go."""
-        wanted = dict.fromkeys(self._wanted(specs))
+        wanted = {
+            (name, backend.identity, address): backend
+            for name, spec in specs.items()
+            for backend in spec.backends
+            for address in self._addresses_of(backend)
+        }
         gone = self._endpoints.keys() - wanted.keys()
         retired = [self._endpoints.pop(key) for key in gone]
-        for key in wanted:
-            if key not in self._endpoints:
-                model, backend, address = key
+        for key, backend in wanted.items():
+            if key in self._endpoints:
+                self._endpoints[key].spec = backend
+            else:
+                model, _, address = key
                 self._endpoints[key] = endpoint = self._make_endpoint(backend, address, self._pools[model].changed)
                 self._prober.watch(self._pools[model], endpoint)
         for name, spec in specs.items():
@@ -171,12 +179,9 @@ class Router:
         for endpoint in retired:
             endpoint.retire(lambda endpoint=endpoint: self._let_go(endpoint))  # type: ignore[misc]  # a default binds it
 
-    def _wanted(self, specs: dict[str, ModelSpec]) -> Iterator[tuple[str, BackendSpec, Address]]:
-        for name, spec in specs.items():
-            for backend in spec.backends:
-                urls = backend.urls
-                addresses = self._addresses[urls[0]] if backend.resolve else [Address(url) for url in urls]
-                yield from ((name, backend, address) for address in addresses)
+    def _addresses_of(self, backend: BackendSpec) -> Sequence[Address]:
+        urls = backend.urls
+        return self._addresses[urls[0]] if backend.resolve else [Address(url) for url in urls]
 
     async def _look_up(self, urls: Collection[str]) -> dict[str, Sequence[Address]]:
         found = await asyncio.gather(*map(self._addresses_behind, urls))

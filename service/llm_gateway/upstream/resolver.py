@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from llm_gateway.backends.lookup import look_up
 from llm_gateway.observability.logging import places_of
 from llm_gateway.upstream.spec import Address
 
@@ -27,10 +27,8 @@ async def resolve(url: str) -> Sequence[Address]:
     """
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme]
-    found = await asyncio.get_running_loop().getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_ADDRCONFIG
-    )
-    addresses = sorted({str(address[0]) for family, *_, address in found if family == found[0][0]})
+    found = await look_up(host)
+    addresses = sorted({ip for family, ip in found if family == found[0][0]})
     return [
         Address(f"{parts.scheme}://{_in_brackets(ip)}:{port}{parts.path}", None if ip == host else host)
         for ip in addresses

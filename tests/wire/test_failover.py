@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from llm_gateway.simulator import Behaviour, Fault, Simulator
 from llm_gateway.v1 import error_pb2, llm_service_pb2, outcome_pb2
 from tests.kit.calls import stream, unary, until
 from tests.kit.gateway import failure_of, start_gateway_of
-from tests.kit.scripted import STREAM_HEAD, Close, Pause, ScriptedBackend, chunk, json_response
+from tests.kit.scripted import STREAM_HEAD, Close, Hold, Pause, ScriptedBackend, chunk, json_response
 from tests.kit.sockets import closed_port
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ def attempts_of(attempts: Sequence[outcome_pb2.Attempt]) -> list[tuple[str, str]
     return [(attempt.backend, reason(attempt)) for attempt in attempts]
 
 
+PROBED_ONCE = {"probe_interval_ms": 86_400_000, "load_interval_ms": 0}
+"""Settings of the probes where only calls are to find out how a backend is."""
+PROBED_OFTEN = {"probe_interval_ms": 5, "probe_timeout_ms": 200}
+"""Where it is the probes that are to find it, in less than a second, but a busy machine is not to look dead."""
 GOOD = ("good", "UNSPECIFIED")
 ROLE = chunk(role="assistant", content="")
 ELSEWHERE: dict[str, tuple[Sequence[Step], str]] = {
@@ -149,19 +154,21 @@ async def test_when_the_budget_is_spent_a_failure_is_the_callers_to_know() -> No
     with closed_port() as port:
         retry = {"budget_floor": 2, "budget_percent": 0}
         ejection = {"local_failures": 100, "answer_failures": 100}
-        async with behind(f"http://127.0.0.1:{port}", retry=retry, ejection=ejection) as (gateway, _):
+        url = f"http://127.0.0.1:{port}"
+        async with behind(url, retry=retry, ejection=ejection, health=PROBED_ONCE) as (gateway, _):
             outcomes = [await stream(gateway, max_tokens=2) for _ in range(4)]
 
     assert [outcome.failure is None for outcome in outcomes] == [True, True, False, False]
 
 
 async def test_calls_that_wait_for_a_backend_that_died_are_served_by_another() -> None:
-    """Its process is frozen: it takes connections and says nothing, to probes neither."""
+    """Its process is frozen while it has the call: from then on it says nothing, to probes neither."""
     frozen: Sequence[Step] = [Pause()]
-    health = {"probe_interval_ms": 5, "probe_timeout_ms": 20}
-    async with ScriptedBackend(frozen) as bad, behind(bad.url, health=health) as (gateway, _):
+    async with ScriptedBackend(frozen) as bad, behind(bad.url, health=PROBED_OFTEN) as (gateway, _):
+        call = asyncio.create_task(stream(gateway, max_tokens=5))
+        await until(lambda: bad.requests)
         bad.aside["/health"] = [Pause()]
-        outcome = await stream(gateway, max_tokens=5)
+        outcome = await call
 
     assert attempts_of(outcome.completed.attempts) == [("bad", "BACKEND_LOST"), GOOD]
 
@@ -253,13 +260,19 @@ async def test_a_silent_backend_does_not_use_up_a_deadline_that_is_shorter_than_
     assert attempts_of(outcome.completed.attempts) == [("bad", "FIRST_TOKEN_TIMEOUT"), GOOD]
 
 
-async def test_a_call_that_has_no_other_attempt_waits_for_a_backend_that_probes_find_dead() -> None:
-    answer: Sequence[Step] = [Pause(0.3), STREAM_HEAD, chunk("late"), chunk(finish="stop"), Close]
-    health = {"probe_interval_ms": 5, "probe_timeout_ms": 20}
+async def test_a_call_that_has_no_other_attempt_waits_for_a_backend_that_probes_find_dead(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    found_dead = asyncio.Event()
+    answer: Sequence[Step] = [Hold(found_dead), STREAM_HEAD, chunk("late"), chunk(finish="stop"), Close]
     retry = {"budget_floor": 0, "budget_percent": 0}
-    async with ScriptedBackend(answer) as busy, behind(busy.url, health=health, retry=retry) as (gateway, _):
+    async with ScriptedBackend(answer) as busy, behind(busy.url, health=PROBED_OFTEN, retry=retry) as (gateway, _):
+        call = asyncio.create_task(stream(gateway))
+        await until(lambda: busy.requests)
         busy.aside["/health"] = [Pause()]
-        outcome = await stream(gateway)
+        await until(lambda: "a backend's health has changed" in caplog.messages)
+        found_dead.set()
+        outcome = await call
 
     assert (outcome.text(), outcome.started.backend) == ("late", "bad")
 

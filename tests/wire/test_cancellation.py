@@ -103,7 +103,7 @@ async def test_a_caller_may_leave_while_the_gateway_finds_the_model() -> None:
     with deaf_listener() as port:
         async with start_gateway(f"http://127.0.0.1:{port}") as gateway:
             call = begin(gateway, "ChatCompletionStream")
-            await until(lambda: connecting_to(port))
+            await until(lambda: gateway.server.in_flight == 1)
 
             call.cancel()
 
@@ -113,8 +113,9 @@ async def test_a_caller_may_leave_while_the_gateway_finds_the_model() -> None:
 @pytest.mark.parametrize("rpc", GENERATIONS)
 async def test_a_caller_may_leave_while_the_gateway_connects(rpc: str) -> None:
     with deaf_listener() as port:
-        probed_once = {"probe_interval_ms": 86_400_000}
-        async with start_gateway(f"http://127.0.0.1:{port}", default_model="sim", health=probed_once) as gateway:
+        probed_once = {"probe_interval_ms": 86_400_000, "probe_timeout_ms": 60_000, "load_interval_ms": 0}
+        settings: dict[str, Any] = {"default_model": "sim", "health": probed_once, "timeouts": {"connect_ms": 60_000}}
+        async with start_gateway(f"http://127.0.0.1:{port}", **settings) as gateway:
             await until(lambda: connecting_to(port) == 1)
             call = begin(gateway, rpc)
             await until(lambda: connecting_to(port) == 2)

@@ -177,7 +177,7 @@ async def test_a_model_that_nobody_asked_for_has_nobody() -> None:
     assert desk_of(1).model_statistics("m") == SeatStatistics(limit=None, in_flight=0, queued=0, queued_bytes=0)
 
 
-async def test_callers_cannot_fill_the_memory_with_names_of_models() -> None:
+async def test_names_that_changed_configurations_have_left_behind_do_not_fill_the_memory() -> None:
     desk = desk_of(8)
     async with desk.admit(ticket(model="busy", seats=3)):
         for number in range(3 * MAX_IDLE_MODELS):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from llm_gateway.errors import DeadlineTooShort, GatewayError, QueueTimeout, Rejected
 
 MAX_IDLE_MODELS = 256
+"""From so many on, those that nobody uses are forgotten: a configuration that changes leaves names behind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +204,7 @@ class Admission:
             self._empty.set()
 
     def _new_model(self, ticket: Ticket) -> Seats:
-        if len(self._models) >= MAX_IDLE_MODELS:  # callers may name what they like
+        if len(self._models) >= MAX_IDLE_MODELS:
             self._models = {model: seats for model, seats in self._models.items() if not seats.idle}
         seats = self._models[ticket.model] = Seats(ticket.seats)
         return seats

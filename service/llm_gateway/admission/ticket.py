@@ -37,9 +37,9 @@ class Limits:
 class Ticket:
     """One call at the door: the gateway fills it in, the Admission keeps it until the call leaves.
 
-    `model` is the group whose seats it takes ("": a question that is not about one), `seats` how many that group has
-    (None: as many as the gateway), `size` the bytes of the request. Ended while it waits as while it runs, by its
-    watchdog's `interrupt`.
+    `model` is the group whose seats it takes, a model by its configured name or all questions; `seats` how many that
+    group has (None: as many as the gateway), `size` the bytes of the request. Ended while it waits as while it runs, by
+    its watchdog's `interrupt`.
     """
 
     call: Call

@@ -115,6 +115,27 @@ async def test_a_limit_that_moves_away_does_not_strike() -> None:
         await asyncio.sleep(3 * SOON)
 
 
+async def test_a_limit_whose_error_is_none_yet_strikes_where_it_was_moved_to() -> None:
+    watchdog = Watchdog(time.monotonic() + LATER)
+    asked: list[float] = []
+
+    def in_a_while() -> GatewayError | None:
+        asked.append(time.monotonic())
+        if len(asked) > 1:
+            return stalled()
+        watchdog.extend(soon())
+        return None
+
+    async def waiting() -> None:
+        with watchdog:
+            watchdog.expect(soon(), in_a_while)
+            await forever()
+
+    with pytest.raises(StreamStalled):
+        await waiting()
+    assert asked[1] - asked[0] >= SOON
+
+
 async def test_a_limit_that_comes_nearer_strikes_at_its_new_time() -> None:
     """As where the long wait for the first token becomes the short one for the next."""
     watchdog = Watchdog(time.monotonic() + LATER)

@@ -54,7 +54,7 @@ class Watchdog:
         self._deadline = deadline
         self._soft = soft
         self._limit = soft
-        self._on_limit: Callable[[], Exception] | None = None
+        self._on_limit: Callable[[], Exception | None] | None = None
         self._cause: Exception | None = None
         self._task: asyncio.Task[object] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -73,8 +73,10 @@ class Watchdog:
         """The caller's soft limit, on the monotonic clock; NEVER where there is none, or once it was heeded."""
         return self._soft
 
-    def expect(self, limit: float, on_limit: Callable[[], Exception]) -> None:
-        """Wait until `limit` (monotonic, seconds) at most; past it, the context ends with what `on_limit` makes."""
+    def expect(self, limit: float, on_limit: Callable[[], Exception | None]) -> None:
+        """Wait until `limit` (monotonic, seconds) at most; past it, the context ends with what `on_limit` makes. That
+        may make nothing, if it has moved the limit by `extend`.
+        """
         self._on_limit = on_limit
         self.extend(limit)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +13,9 @@ from llm_gateway.backends.base import Readiness
 from llm_gateway.upstream.ejection import Health
 from tests.upstream.fakes import Clock, backend_spec, pool_of
 from tests.upstream.pooling import FALLBACK, GENERATION, A, B, chosen, endpoint, fail, unreachable
+
+if TYPE_CHECKING:
+    from llm_gateway.upstream.pool import Lease, Pool
 
 
 @pytest.fixture
@@ -100,7 +104,7 @@ def test_who_breaks_off_every_answer_is_ejected_although_each_had_begun(clock: C
     pool = pool_of(A, B, clock=clock)
     for _ in range(3):
         lease = pool.lease(GENERATION, "llama", avoid=[endpoint(pool, "b")])
-        lease.answered()
+        lease.answered(0.1)
         lease.ended(e.StreamInterrupted("Cut."))
 
     assert chosen(pool).keys() == {"b"}
@@ -112,7 +116,7 @@ def test_an_answer_that_is_whole_forgives_those_that_broke_off(clock: Clock, ans
     for error in [e.StreamInterrupted("Cut."), e.StreamStalled("Silent."), None] * 5:
         lease = pool.lease(GENERATION, "llama", avoid=[endpoint(pool, "b")])
         if answered or error is not None:
-            lease.answered()
+            lease.answered(0.1)
         lease.ended(error)
 
     assert endpoint(pool, "a").ejection.health is Health.HEALTHY
@@ -123,21 +127,64 @@ def test_an_answer_that_ended_from_our_side_forgives_nothing(clock: Clock, error
     pool = pool_of(A, B, clock=clock)
     for end in [error, e.StreamInterrupted("Cut.")] * 3:
         lease = pool.lease(GENERATION, "llama", avoid=[endpoint(pool, "b")])
-        lease.answered()
+        lease.answered(0.1)
         lease.ended(end)
 
     assert endpoint(pool, "a").ejection.health is Health.EJECTED
 
 
-@pytest.mark.parametrize(("share", "health"), [(0.09, Health.HEALTHY), (0.1, Health.EJECTED)])
-def test_silence_is_held_against_who_had_a_fair_time_to_answer(clock: Clock, share: float, health: Health) -> None:
+def cut(pool: Pool, name: str, *, after: float = 1.0, of: float = 2.0) -> Lease:
+    """An attempt that is given up before the endpoint's own time is over."""
+    lease = pool.lease(GENERATION, "llama", avoid=[other for other in pool.endpoints if other.name != name])
+    lease.patience, lease.cut = after, of
+    lease.ended(lease.late())
+    return lease
+
+
+def rescue(pool: Pool, given_up: Lease) -> Lease:
+    """The attempt for which that was done."""
+    lease = pool.lease(GENERATION, "llama", avoid=[given_up.endpoint])
+    lease.instead_of = given_up
+    return lease
+
+
+def test_who_was_given_up_before_its_time_was_over_has_not_failed(clock: Clock) -> None:
+    pool = pool_of(A, B, clock=clock)
+    for _ in range(30):
+        rescue(pool, cut(pool, "a")).ended(e.DeadlineExceeded("Late."))
+
+    assert endpoint(pool, "a").ejection.health is Health.HEALTHY
+
+
+@pytest.mark.parametrize(("after", "health"), [(0.9, Health.EJECTED), (1.1, Health.HEALTHY)])
+def test_unless_another_one_answers_in_less_time_than_it_had(clock: Clock, after: float, health: Health) -> None:
     pool = pool_of(A, B, clock=clock)
     for _ in range(3):
-        lease = pool.lease(GENERATION, "llama", avoid=[endpoint(pool, "b")])
-        lease.patience = share * lease.timeouts.first_token
-        lease.ended(e.FirstTokenTimeout("Silent."))
+        lease = rescue(pool, cut(pool, "a", after=1.0))
+        lease.answered(after)
+        lease.ended()
 
     assert endpoint(pool, "a").ejection.health is health
+
+
+def test_a_call_that_gave_up_a_backend_in_vain_teaches_that_the_first_token_takes_long(clock: Clock) -> None:
+    pool = pool_of(A, B, clock=clock)
+    pool.first_token.took(0.1)
+    known = [pool.first_token.usual]
+    for error in (e.BackendLost("5xx"), e.DeadlineExceeded("Late."), asyncio.CancelledError()):
+        rescue(pool, cut(pool, "a", of=2.0)).ended(error)
+        known.append(pool.first_token.usual)
+
+    assert known[0] < known[1] < known[2] == known[3]
+
+
+def test_one_whose_rescue_answers_teaches_only_how_long_that_took(clock: Clock) -> None:
+    pool = pool_of(A, B, clock=clock)
+    lease = rescue(pool, cut(pool, "a", of=2.0))
+    lease.answered(0.1)
+    lease.ended(e.StreamInterrupted("Cut."))
+
+    assert pool.first_token.usual == 0.1
 
 
 def test_a_success_between_failures_forgives_them(clock: Clock) -> None:

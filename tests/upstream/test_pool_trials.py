@@ -230,7 +230,7 @@ def test_unless_it_is_spared_because_there_is_only_a_trial_elsewhere(clock: Cloc
 def test_an_answer_that_has_begun_is_left_to_its_own_timer(clock: Clock) -> None:
     pool = pool_of(A, B, clock=clock)
     told, lease = waiting(pool, "a")
-    lease.answered()
+    lease.answered(0.1)
     kill(pool, "a")
 
     assert not told

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 SHARE = 0.5
-"""The part of the time that is left which the first token may take while there is another backend to try: so that a
-silent one does not use up the caller's deadline. The last attempt gets all that is left."""
+"""The part of the time that is left after which a silent backend may be given up for another one, so that it does not
+use up the caller's deadline."""
+LEAST_WAIT = 0.02
+"""Seconds until that is considered again."""
 
 
 class Attempts:
@@ -80,15 +82,44 @@ class Attempts:
         self._racing.add(lease.endpoint)
         return lease
 
-    def _choose(self, avoid: set[Endpoint] | tuple[()]) -> None:
+    def _choose(self, avoid: set[Endpoint] | tuple[()], instead_of: Lease | None = None) -> None:
         self.lease = lease = self._pool.lease(self._asked, self._model, avoid=avoid)
         endpoint, call = lease.endpoint, self.call
         self._tried.add(endpoint)
         self._racing = {endpoint}
         call.backend, call.address = endpoint.spec.name, endpoint.address.url
         lease.on_lost = self._leave_the_dead
-        if len(self._pool.endpoints) > 1 and self._is_another_allowed() and self._has_untried():
-            lease.patience = min(lease.patience, SHARE * (self._watchdog.deadline - time.monotonic()))
+        lease.instead_of = instead_of
+        if len(self._pool.endpoints) > 1:
+            lease.on_late = self._leave_the_silent
+            lease.patience = min(lease.patience, SHARE * (self._watchdog.deadline - lease.began))
+
+    def _leave_the_silent(self) -> GatewayError | None:
+        """End the wait for a first token that takes long, if there is another attempt for it, and time enough for what
+        a first token usually takes. Else let the backend have all its time.
+        """
+        lease, now = self.lease, time.monotonic()
+        left, whole = self._watchdog.deadline - now, lease.timeouts.first_token
+        if lease.patience >= whole:
+            return lease.late()
+        if not lease.question and left <= self._pool.first_token.usual:
+            more = max(SHARE * left, LEAST_WAIT)  # what is usual may have changed by then
+        elif self._may_go_elsewhere():
+            return self._cut(lease, now)
+        else:
+            more = whole
+        lease.patience = min(now - lease.began + more, whole)
+        self._watchdog.extend(lease.began + lease.patience)
+        return None
+
+    def _cut(self, lease: Lease, now: float) -> GatewayError:
+        """Give an attempt up that is paid for already: another one follows."""
+        self._paid = True
+        lease.patience = now - lease.began
+        lease.cut = self._watchdog.deadline - lease.began if lease.instead_of is None else lease.instead_of.cut
+        if not lease.question:
+            self._pool.first_token.is_doubted(lease.cut)
+        return lease.late()
 
     def _leave_the_dead(self, error: GatewayError) -> bool:
         """End the wait for a backend that was found dead, if there is another attempt for it; gives whether so."""
@@ -124,7 +155,7 @@ class Attempts:
     def _choose_another(self, error: BackendError, avoid: set[Endpoint]) -> None:
         """Where there is nobody left to ask after all, the last real answer says more than that."""
         try:
-            self._choose(avoid)
+            self._choose(avoid, self.lease if self.lease.cut else None)
         except (NoHealthyBackend, ModelLoading):
             raise error from None
 

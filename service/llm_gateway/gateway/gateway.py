@@ -13,7 +13,6 @@ from llm_gateway.admission import Ticket
 from llm_gateway.deadline import NEVER, TimeLimitReached, Watchdog
 from llm_gateway.errors import (
     DeadlineExceeded,
-    FirstTokenTimeout,
     GatewayError,
     Interrupted,
     InvalidRequest,
@@ -146,17 +145,16 @@ def _question(
     """An attempt that asks something which changes nothing; how it ended is kept where it was not answered."""
 
     async def attempt(lease: Lease) -> _T:
-        began = time.monotonic()
         call.stopwatch.wait()
         try:
             with watchdog:
-                watchdog.expect(began + lease.patience, _no_answer)
+                watchdog.expect(lease.began + lease.patience, lease.on_late or lease.late)
                 return await ask(lease)
         except (DeadlineExceeded, Interrupted, asyncio.CancelledError):
-            call.attempts.append(_ended(lease, began, AttemptOutcome.CANCELLED))
+            call.attempts.append(_ended(lease, AttemptOutcome.CANCELLED))
             raise
         except GatewayError as error:
-            call.attempts.append(_ended(lease, began, AttemptOutcome.FAILED, error.reason))
+            call.attempts.append(_ended(lease, AttemptOutcome.FAILED, error.reason))
             raise
         finally:
             call.stopwatch.upstream_done()
@@ -164,8 +162,8 @@ def _question(
     return attempt
 
 
-def _ended(lease: Lease, began: float, outcome: AttemptOutcome, reason: str | None = None) -> Attempt:
-    return Attempt(lease.endpoint.spec.name, outcome, reason, time.monotonic() - began)
+def _ended(lease: Lease, outcome: AttemptOutcome, reason: str | None = None) -> Attempt:
+    return Attempt(lease.endpoint.spec.name, outcome, reason, time.monotonic() - lease.began)
 
 
 def _list_models(lease: Lease) -> Awaitable[Sequence[Model]]:
@@ -178,7 +176,3 @@ def _the_only_one(models: Sequence[Model]) -> str:
     if only is None:
         raise InvalidRequest.of("model", "is needed: there are several models and no default")
     return only
-
-
-def _no_answer() -> GatewayError:
-    return FirstTokenTimeout("The backend did not answer in time.")

@@ -28,13 +28,6 @@ class Opening(NamedTuple):
     pieces: list[Piece]
 
 
-class Runner(NamedTuple):
-    """One of the two, and when it began."""
-
-    lease: Lease
-    began: float
-
-
 class Race:
     """Asks a second backend where the first is slow, takes the answer that begins first and leaves the other one.
 
@@ -49,9 +42,9 @@ class Race:
         self._after = after
         self._open = open_stream
         self._on_second = on_second
-        self._running: dict[asyncio.Task[Opening], Runner] = {}
-        self._beside: Runner | None = None
-        self.leader: Runner
+        self._running: dict[asyncio.Task[Opening], Lease] = {}
+        self._beside: Lease | None = None
+        self.leader: Lease
 
     async def run(self) -> Opening:
         """The opening of the winner, who leads then. Raises what the last one that failed raised."""
@@ -80,31 +73,30 @@ class Race:
 
     def _start(self, lease: Lease) -> asyncio.Task[Opening]:
         task = asyncio.create_task(_begin(self._open, lease), name="hedged-attempt")
-        self._running[task] = Runner(lease, time.monotonic())
+        self._running[task] = lease
         return task
 
-    def _lead(self, runner: Runner) -> None:
-        self.leader = runner
-        self._attempts.lease = runner.lease
+    def _lead(self, lease: Lease) -> None:
+        self.leader = self._attempts.lease = lease
 
     async def _first_to_open(self) -> Opening:
         while True:
             done, _ = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 error = task.exception()
-                runner = self._running.pop(task)
+                lease = self._running.pop(task)
                 if not self._running or not isinstance(error, GatewayError):  # the last one, the winner, or a bug
-                    self._lead(runner)
+                    self._lead(lease)
                     return task.result()
-                self._keep(runner, error)
+                self._keep(lease, error)
                 self._lead(next(iter(self._running.values())))
 
     async def _leave_the_others(self, opening: Opening | None) -> None:
         """Close what is still open. One that began after the leader and lost was not slow; one before it was."""
-        for task, runner in self._running.items():
+        for task, lease in self._running.items():
             task.cancel()
-            if runner is not self.leader:
-                self._beside = runner
+            if lease is not self.leader:
+                self._beside = lease
         try:
             for other in await asyncio.gather(*self._running, return_exceptions=True):
                 if isinstance(other, Opening):  # it was there at the same moment
@@ -120,13 +112,13 @@ class Race:
             self._keep(self._beside, asyncio.CancelledError(), slow=slow)
             self._beside = None
 
-    def _keep(self, runner: Runner, error: BaseException, *, slow: bool = False) -> None:
+    def _keep(self, lease: Lease, error: BaseException, *, slow: bool = False) -> None:
         """Keep how one ended that does not count. `slow`: another one was quicker, from a later start."""
         reason = error.reason if isinstance(error, GatewayError) else None
         outcome = AttemptOutcome.CANCELLED if reason is None else AttemptOutcome.FAILED
-        name, duration = runner.lease.endpoint.spec.name, time.monotonic() - runner.began
+        name, duration = lease.endpoint.spec.name, time.monotonic() - lease.began
         self._attempts.call.attempts.append(Attempt(name, outcome, reason, duration))
-        runner.lease.ended(FirstTokenTimeout("Another backend was quicker.") if slow else error)
+        lease.ended(FirstTokenTimeout("Another backend was quicker.") if slow else error)
 
 
 async def _begin(open_stream: Open, lease: Lease) -> Opening:

@@ -17,7 +17,6 @@ from llm_gateway.deadline import NEVER, TimeLimitReached
 from llm_gateway.errors import (
     BackendError,
     DeadlineExceeded,
-    FirstTokenTimeout,
     GatewayError,
     Interrupted,
     StreamError,
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from llm_gateway.backends.base import AnswerStream
     from llm_gateway.deadline import Watchdog
     from llm_gateway.gateway.attempts import Attempts
-    from llm_gateway.gateway.hedge import Runner
     from llm_gateway.generation import Generation
     from llm_gateway.observability.call import Call
     from llm_gateway.upstream.pool import Lease
@@ -110,7 +108,7 @@ class Relay:
 
         Raises what went wrong, as it is called before or after the commit point, or TimeLimitReached.
         """
-        self._began = time.monotonic()
+        self._began = lease.began
         self._lease = lease
         self._stream = None
         self._held = []
@@ -185,12 +183,12 @@ class Relay:
     def _expect_first_token(self, lease: Lease) -> None:
         # Beams do not stream: their first token comes with their last, and only the deadline can say when that is late.
         beams = self._generation.sampling.get("use_beam_search")
-        self.watchdog.expect(NEVER if beams else time.monotonic() + lease.patience, _no_first_token)
+        self.watchdog.expect(NEVER if beams else lease.began + lease.patience, lease.on_late or lease.late)
 
-    def _follow(self, leader: Runner) -> None:
+    def _follow(self, leader: Lease) -> None:
         """The attempt that counts is that of whoever leads the race."""
-        self._lease, self._began = leader
-        endpoint = leader.lease.endpoint
+        self._lease, self._began = leader, leader.began
+        endpoint = leader.endpoint
         self.call.backend, self.call.address = endpoint.spec.name, endpoint.address.url
 
     def _settle_race(self, error: BaseException) -> None:
@@ -240,7 +238,7 @@ class Relay:
             self._held += pieces
             if any(piece.has_content for piece in self._held):
                 assert self._lease is not None, "an attempt is under way"  # noqa: S101 - narrows the type
-                self._lease.answered()
+                self._lease.answered(now - self._lease.began)
                 await self._commit()
             return
         if self._interval:
@@ -378,10 +376,6 @@ def after_commit(error: GatewayError) -> GatewayError:
     if isinstance(error, StreamError | DeadlineExceeded | Interrupted):
         return error
     return StreamInterrupted("The backend failed while it generated the answer.")
-
-
-def _no_first_token() -> GatewayError:
-    return FirstTokenTimeout("The backend gave no first token in time.")
 
 
 def _silent() -> GatewayError:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 from llm_gateway.backends.base import Readiness
 from llm_gateway.errors import (
     BackendAborted,
+    BackendError,
     BackendGaveUp,
     BackendLost,
     BackendOverloaded,
     BackendProtocolError,
     BackendRateLimited,
     BackendRefused,
+    DeadlineExceeded,
     FirstTokenTimeout,
     ModelLoading,
     ModelNotFound,
@@ -30,6 +32,7 @@ from llm_gateway.generation import Generation
 from llm_gateway.upstream.balancer import BoundedHash, LeastLoad, prefix_key
 from llm_gateway.upstream.ejection import FailureKind, Health
 from llm_gateway.upstream.endpoint import work_of
+from llm_gateway.upstream.first_token import FirstTokenTime
 from llm_gateway.upstream.spec import Balancing
 
 if TYPE_CHECKING:
@@ -45,8 +48,6 @@ if TYPE_CHECKING:
     Asked = Generation | TokenQuery
 
 LOG = logging.getLogger(__name__)
-FAIR_PATIENCE = 0.1
-"""The part of its time for the first token that an endpoint must have had before its silence is held against it."""
 
 BLAME: dict[type[GatewayError], FailureKind] = {
     NoHealthyBackend: FailureKind.LOCAL,
@@ -73,12 +74,13 @@ class Lease:
     and forgives nothing. Only that the endpoint cannot be reached is the same for both.
     """
 
-    __slots__ = ("_over", "_pool", "_work", "answers", "cooling_term", "endpoint", "model", "on_lost", "patience",
-                 "question", "term", "timeouts")  # fmt: skip
+    __slots__ = ("_over", "_pool", "_work", "answers", "began", "cooling_term", "cut", "endpoint", "instead_of",
+                 "model", "on_late", "on_lost", "patience", "question", "term", "timeouts")  # fmt: skip
 
     def __init__(self, pool: Pool, endpoint: Endpoint, model: str, asked: Asked | None) -> None:
         self._pool = pool
         self._over = False
+        self.began = time.monotonic()
         self.question = not isinstance(asked, Generation)
         self._work = work_of(asked.size) if isinstance(asked, Generation) else 1.0
         endpoint.begin(self._work)
@@ -92,17 +94,31 @@ class Lease:
         self.timeouts = endpoint.spec.timeouts
         """Those of now, whatever is configured while the attempt is under way."""
         self.patience = self.timeouts.first_token
-        """Seconds that the first token may take."""
+        """Seconds that the first token may take, until `on_late`."""
+        self.on_late: Callable[[], GatewayError | None] | None = None
+        """Asked when it has taken so long; gives the error that ends the wait, or None where that goes on."""
         self.on_lost: Callable[[GatewayError], bool] | None = None
         """Told that the endpoint was found dead while the first token was waited for, and that there is another one;
         gives whether the call goes there."""
+        self.cut = 0.0
+        """Where the attempt is given up before the endpoint's own time is over: the seconds that its call had."""
+        self.instead_of: Lease | None = None
+        """That of the attempt which was cut for this one."""
         endpoint.waiting.add(self)
 
-    def answered(self) -> None:
-        """Say that the first token came: the endpoint works."""
+    def late(self) -> GatewayError:
+        """What it is that the first token has not come in time."""
+        what = "did not answer" if self.question else "gave no first token"
+        return FirstTokenTimeout(f"The backend {what} in time.")
+
+    def answered(self, after: float) -> None:
+        """Say that the first token came, after so many seconds: the endpoint works."""
         self.answers = True
         self.endpoint.waiting.discard(self)
+        self._pool.first_token.took(after)
         self._pool.answered(self)
+        if self.instead_of is not None and after < self.instead_of.patience:
+            self._pool.outrun(self.instead_of)
 
     def ended(self, error: BaseException | None = None) -> None:
         """Say how the attempt ended; None: well."""
@@ -127,8 +143,8 @@ class Lease:
         endpoint = self.endpoint
         if isinstance(error, ModelNotFound) and endpoint.spec.model is None:
             return None  # it was asked for whatever the caller said
-        if isinstance(error, FirstTokenTimeout) and self.patience < FAIR_PATIENCE * self.timeouts.first_token:
-            return None
+        if isinstance(error, FirstTokenTimeout) and self.cut:
+            return None  # it might yet have answered in time
         return kind
 
 
@@ -144,6 +160,7 @@ class Pool:
         self._clock = clock
         self.budget = budget
         """How many more attempts than calls the model may have."""
+        self.first_token = FirstTokenTime()
         self._least_load = LeastLoad()
         self._by_hash = BoundedHash()
         self._endpoints: tuple[Endpoint, ...] = ()
@@ -207,11 +224,17 @@ class Pool:
         if isinstance(error, BackendRateLimited | BackendOverloaded | ModelLoading):
             endpoint.cooling.refused(error, lease.cooling_term, self._clock())
             self.changed()
+        if lease.instead_of is not None:
+            self._learn_of_cuts(lease, lease.instead_of, error)
         kind = lease.blames(error)
         if kind is not None:
             self._blame(lease, kind, error)
         elif not lease.question:
             endpoint.ejection.abandoned(lease.term)
+
+    def outrun(self, cut: Lease) -> None:
+        """Another endpoint has given its first token in less time than the one that was cut for it had had."""
+        self._blame(cut, FailureKind.SLOW, cut.late())
 
     def probed(self, endpoint: Endpoint, readiness: Readiness) -> None:
         """Take what an active probe found."""
@@ -234,6 +257,12 @@ class Pool:
         waits = [left for ejection in ejections if (left := ejection.ejected_for()) is not None]
         wait = min(waits, default=None)
         return NoHealthyBackend("No backend of the model is available.", retry_after=wait and max(wait, 0.1))
+
+    def _learn_of_cuts(self, lease: Lease, cut: Lease, error: BaseException) -> None:
+        """An attempt has failed for which another one was cut: that one should perhaps have been left to wait."""
+        in_vain = isinstance(error, BackendError | DeadlineExceeded) and not (lease.answers or lease.cut)
+        if in_vain and not lease.question:
+            self.first_token.is_longer(cut.cut)
 
     def _blame(self, lease: Lease, kind: FailureKind, error: BaseException) -> None:
         endpoint, ejection = lease.endpoint, lease.endpoint.ejection

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from llm_gateway.app import make_backend
 from llm_gateway.backends.base import Readiness
-from llm_gateway.upstream.resolver import resolve
+from llm_gateway.upstream.resolver import Refresher, resolve
 from llm_gateway.upstream.spec import Address, BackendSpec
 from tests.kit.gateway import make_settings
 from tests.kit.scripted import ScriptedBackend, json_response
@@ -121,3 +122,23 @@ async def test_over_tls_a_replica_has_to_prove_the_name_without_the_port(resolve
     assert readiness is Readiness.DOWN, "nobody vouches for this authority"
     assert resolver.flags
     assert names == [NAME]
+
+
+async def test_while_a_name_has_no_address_it_is_looked_up_again_soon_and_then_at_leisure() -> None:
+    looked_up, found = 0, asyncio.Event()
+
+    async def refresh() -> bool:
+        nonlocal looked_up
+        looked_up += 1
+        if looked_up == 3:
+            found.set()
+        return found.is_set()
+
+    refresher = Refresher(refresh, interval=3600, soon=0.001)
+    refresher.start()
+    async with asyncio.timeout(10):
+        await found.wait()
+    await asyncio.sleep(0.005)  # as long as it takes for several more, if it still hurried
+    await refresher.stop()
+
+    assert looked_up == 3

@@ -327,6 +327,16 @@ async def test_addresses_that_come_and_go_are_followed(router: Router, world: Wo
     assert not world.made["http://2"].closed
 
 
+async def test_who_looks_names_up_is_told_whether_each_has_an_address(router: Router, world: World) -> None:
+    world.addresses = []
+    await router.apply([model("llama", HEADLESS)], None)
+
+    assert not await router.refresh()
+
+    world.addresses = ["http://1"]
+    assert await router.refresh()
+
+
 @pytest.mark.parametrize("nothing", [(), OSError("no such name")], ids=["empty", "a failure"])
 async def test_a_name_that_has_no_address_for_a_while_keeps_those_of_before(
     router: Router, world: World, nothing: Sequence[str] | OSError

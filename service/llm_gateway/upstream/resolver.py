@@ -36,11 +36,14 @@ async def resolve(url: str) -> Sequence[Address]:
 
 
 class Refresher:
-    """Calls `refresh` every `interval` seconds, from `start` to `stop`."""
+    """Calls `refresh` every `interval` seconds, from `start` to `stop`; every `soon` while it says that something is
+    missing, as the pods of a backend are that starts together with the gateway.
+    """
 
-    def __init__(self, refresh: Callable[[], Awaitable[None]], *, interval: float) -> None:
+    def __init__(self, refresh: Callable[[], Awaitable[bool]], *, interval: float, soon: float = 1.0) -> None:
         self._refresh = refresh
         self._interval = interval
+        self._soon = min(soon, interval)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -54,10 +57,11 @@ class Refresher:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
+        complete = False
         while True:
-            await asyncio.sleep(self._interval)
+            await asyncio.sleep(self._interval if complete else self._soon)
             try:
-                await self._refresh()
+                complete = await self._refresh()
             except Exception as bug:  # it must not end the looking-up; the addresses stay as they were
                 where = {"traceback": places_of(bug)}
                 LOG.error("looking up the backends failed on a bug", extra=where)  # noqa: TRY400 - not by its words

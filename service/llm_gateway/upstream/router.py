@@ -96,12 +96,13 @@ class Router:
             old[name].update(old[name].spec, ())
         self._reconcile({spec.name: spec for spec in specs})
 
-    async def refresh(self) -> None:
-        """Look the names up again, and take the addresses that are behind them now."""
+    async def refresh(self) -> bool:
+        """Look the names up again, and take the addresses that are behind them now. Gives whether every one has some."""
         addresses = await self._look_up(self._addresses)
         if self._addresses.keys() == addresses.keys() and self._addresses != addresses:
             self._addresses = addresses
             self._reconcile({pool.name: pool.spec for pool in self._pools.values()})
+        return all(self._addresses.values())
 
     def pool(self, model: str | None) -> tuple[Pool, str]:
         """The pool for a model, and the model's name: "" where only the backend can tell which it would be.

@@ -13,8 +13,8 @@ ALLOWED = [
     *("charts", "docs", "examples", "k8s", "proto", "service", "tests"),
 ]
 HEADER = "SPDX-License-Identifier: Apache-2.0"
-BEARS_A_HEADER = ["*.py", "*.pyi", "*.proto", "*.toml", "*.yaml", "*.sh", "Makefile", "Dockerfile", ".ci/*"]
-BEARS_NONE = ["service/llm_gateway/v1/*_pb2*", "tests/recordings/*"]
+BEARS_A_HEADER = ["*.py", "*.pyi", "*.proto", "*.toml", "*.yaml", "*.sh", "*.tpl", "Makefile", "Dockerfile", ".ci/*"]
+BEARS_NONE = ["service/llm_gateway/v1/*_pb2*", "tests/recordings/*", "*.conflist"]  # JSON has no comments
 
 
 def matches(name: str, patterns: list[str]) -> bool:

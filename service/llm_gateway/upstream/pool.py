@@ -125,6 +125,7 @@ class Lease:
         if self._over:
             return
         self._over = True
+        self.on_lost = self.on_late = None  # who holds this lease is held by them: no cycle is left to be collected
         self.endpoint.waiting.discard(self)
         self.endpoint.end(self._work)
         if error is not None:

@@ -191,13 +191,13 @@ async def test_a_handler_that_grpc_cancels_is_told_by_the_time_that_is_left(
 ) -> None:
     """gRPC does the same when the caller leaves and when its deadline passes before the gateway could be early."""
 
-    async def handler() -> None:
+    async def handler(*_: object) -> None:
         raise asyncio.CancelledError
 
     clock: Any = Clock(remaining)
     token = CURRENT_CALL.set(Call("r-1", "ChatCompletion", deadline=0.0, timeout=1.0))
     with pytest.raises(asyncio.CancelledError):
-        await AccessLog(Journal()).around("/llm_gateway.v1.LLMService/ChatCompletion", clock, handler)
+        await AccessLog(Journal()).around("/llm_gateway.v1.LLMService/ChatCompletion", handler, b"", clock)
     CURRENT_CALL.reset(token)
 
     line = await line_of(logs)
@@ -208,14 +208,14 @@ async def test_a_call_that_had_failed_before_its_caller_left_is_told_as_failed(l
     """Its status was decided on, and waited for the caller."""
     call = Call("r-1", "ChatCompletion", deadline=0.0, timeout=1.0)
 
-    async def handler() -> None:
+    async def handler(*_: object) -> None:
         call.status, call.reason = "ABORTED", "STREAM_INTERRUPTED"
         raise asyncio.CancelledError
 
     clock: Any = Clock(None)
     token = CURRENT_CALL.set(call)
     with pytest.raises(asyncio.CancelledError):
-        await AccessLog(Journal()).around("/llm_gateway.v1.LLMService/ChatCompletion", clock, handler)
+        await AccessLog(Journal()).around("/llm_gateway.v1.LLMService/ChatCompletion", handler, b"", clock)
     CURRENT_CALL.reset(token)
 
     line = await line_of(logs)

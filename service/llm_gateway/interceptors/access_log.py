@@ -11,7 +11,7 @@ from llm_gateway.observability.call import CURRENT_CALL
 from llm_gateway.observability.logging import log_call
 
 if TYPE_CHECKING:
-    from llm_gateway.interceptors.around import Context, Proceed
+    from llm_gateway.interceptors.around import Behaviour, Context
     from llm_gateway.observability.call import Call
     from llm_gateway.observability.journal import Journal
 
@@ -23,12 +23,12 @@ class AccessLog(Around):
         super().__init__()
         self._journal = journal
 
-    async def around(self, method: str, context: Context, proceed: Proceed) -> Any:  # noqa: ANN401 - Around's
+    async def around(self, method: str, proceed: Behaviour, request: Any, context: Context) -> Any:  # noqa: ANN401 - Around's
         """Label the ending."""
         call = CURRENT_CALL.get()
         self._journal.call_begins(call)
         try:
-            response = await proceed()
+            response = await proceed(request, context)
             call.status = "OK"
         except asyncio.CancelledError:
             if call.status is None:  # else the call had failed before, and its caller did not wait for the status

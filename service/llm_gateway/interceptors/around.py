@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
     Handler = grpc.RpcMethodHandler[Any, Any]
     Behaviour = Callable[[Any, Context], Awaitable[Any]]
-    Proceed = Callable[[], Awaitable[Any]]
 
 OURS = "/llm_gateway.v1."
 
@@ -31,8 +30,9 @@ class Around(ABC, grpc.aio.ServerInterceptor):
         self._wrapped: dict[str, Handler] = {}
 
     @abstractmethod
-    async def around(self, method: str, context: Context, proceed: Proceed) -> Any:  # noqa: ANN401 - whatever it gives
-        """Do what is to be done around one call of `method` ("/package.Service/Method"), and give what `proceed` gives.
+    async def around(self, method: str, proceed: Behaviour, request: Any, context: Context) -> Any:  # noqa: ANN401 - whatever it gives
+        """Do what is to be done around one call of `method` ("/package.Service/Method"): give what `proceed` gives for
+        the request and its context.
 
         A plain coroutine, and not a context manager: it is a tenth of the code on the way of every call.
         """
@@ -53,13 +53,10 @@ class Around(ABC, grpc.aio.ServerInterceptor):
         return wrapped
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
-        around = self.around
         # The stubs know only handlers that are not coroutines.
         behaviour = cast("Behaviour", handler.unary_stream if handler.response_streaming else handler.unary_unary)
-
-        async def call(request: Any, context: Context) -> Any:  # noqa: ANN401 - the handler's own types
-            return await around(method, context, partial(behaviour, request, context))
-
+        # It is the coroutine itself that gRPC calls: one around it would be resumed for every token, too.
+        call = partial(type(self).around, self, method, behaviour)
         make = (
             grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
         )

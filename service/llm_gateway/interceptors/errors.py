@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-    from llm_gateway.interceptors.around import Context, Proceed
+    from llm_gateway.interceptors.around import Behaviour, Context
 
 LOG = logging.getLogger(__name__)
 DOMAIN = "llm-gateway"
@@ -81,10 +81,10 @@ CODES: dict[type[e.GatewayError], grpc.StatusCode] = {
 class Errors(Around):
     """Ends a call that raised, with a status that says what happened and nothing that was confidential."""
 
-    async def around(self, method: str, context: Context, proceed: Proceed) -> Any:  # noqa: ANN401 - Around's
+    async def around(self, method: str, proceed: Behaviour, request: Any, context: Context) -> Any:  # noqa: ANN401 - Around's
         """Turn what a call raises into its status."""
         try:
-            return await proceed()
+            return await proceed(request, context)
         except e.GatewayError as error:
             await _abort(context, error)
         except asyncio.CancelledError:
@@ -100,10 +100,10 @@ class Errors(Around):
 class LastResort(Around):
     """Ends a call on which another interceptor has failed: gRPC would tell the caller what the exception says."""
 
-    async def around(self, method: str, context: Context, proceed: Proceed) -> Any:  # noqa: ANN401 - Around's
+    async def around(self, method: str, proceed: Behaviour, request: Any, context: Context) -> Any:  # noqa: ANN401 - Around's
         """Turn what is left into the status of a bug."""
         try:
-            return await proceed()
+            return await proceed(request, context)
         except grpc.aio.AbortError:
             raise  # the status has left
         except Exception as error:

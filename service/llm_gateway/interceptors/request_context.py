@@ -13,7 +13,7 @@ from llm_gateway.interceptors.around import Around
 from llm_gateway.observability.call import CURRENT_CALL, Call
 
 if TYPE_CHECKING:
-    from llm_gateway.interceptors.around import Context, Proceed
+    from llm_gateway.interceptors.around import Behaviour, Context
 
 REQUEST_ID = "x-request-id"
 SANE = re.compile(r"[A-Za-z0-9._:-]{1,64}\Z")
@@ -26,7 +26,7 @@ class RequestContext(Around):
         super().__init__()
         self._timeout = timeout
 
-    async def around(self, method: str, context: Context, proceed: Proceed) -> Any:  # noqa: ANN401 - whatever it gives
+    async def around(self, method: str, proceed: Behaviour, request: Any, context: Context) -> Any:  # noqa: ANN401 - Around's
         """Set CURRENT_CALL, and the trailers that every ending has."""
         now = time.monotonic()
         remaining: float | None = context.time_remaining()  # None: the caller has no deadline, whatever the stubs say
@@ -37,7 +37,7 @@ class RequestContext(Around):
         token = CURRENT_CALL.set(call)
         context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
         try:
-            return await proceed()
+            return await proceed(request, context)
         finally:
             CURRENT_CALL.reset(token)
 

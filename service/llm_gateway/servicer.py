@@ -16,7 +16,7 @@ from llm_gateway.observability.call import CURRENT_CALL
 from llm_gateway.v1 import llm_service_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Coroutine
 
     from llm_gateway.codec.responses import StreamResponse
     from llm_gateway.gateway import Gateway
@@ -129,9 +129,9 @@ class EventWriter:
         self._context = context
         self._kind = kind
 
-    async def begin(self) -> None:
+    def begin(self) -> Coroutine[Any, Any, None]:
         """Send the initial metadata."""
-        await _send_request_id(self._call, self._context)
+        return _send_request_id(self._call, self._context)
 
     async def write(self, event: Event) -> None:
         """Write one event; returns when gRPC has taken it, which is when the caller's flow control lets it."""

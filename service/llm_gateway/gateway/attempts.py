@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from llm_gateway.upstream.pool import Lease, Pool
     from llm_gateway.upstream.retry import RetryPolicy
 
+    Endpoints = tuple[Endpoint, ...]
+
 _T = TypeVar("_T")
 SHARE = 0.5
 """The part of the time that is left after which a silent backend may be given up for another one, so that it does not
@@ -45,9 +47,9 @@ class Attempts:
         self._watchdog = watchdog
         self._retry = retry
         self._asked = asked
-        self._tried: set[Endpoint] = set()
-        self._given_up: set[Endpoint] = set()
-        self._racing: set[Endpoint] = set()
+        self._tried: Endpoints = ()
+        self._given_up: Endpoints = ()
+        self._racing: Endpoints = ()
         self._paid = False
         self.call = call
         self.lease: Lease
@@ -78,15 +80,15 @@ class Attempts:
         if not self._may_go_elsewhere():
             return None
         lease = self._pool.lease(self._asked, self._model, avoid=self._tried)
-        self._tried.add(lease.endpoint)
-        self._racing.add(lease.endpoint)
+        self._tried += (lease.endpoint,)
+        self._racing += (lease.endpoint,)
         return lease
 
-    def _choose(self, avoid: set[Endpoint] | tuple[()], instead_of: Lease | None = None) -> None:
+    def _choose(self, avoid: Endpoints, instead_of: Lease | None = None) -> None:
         self.lease = lease = self._pool.lease(self._asked, self._model, avoid=avoid)
         endpoint, call = lease.endpoint, self.call
-        self._tried.add(endpoint)
-        self._racing = {endpoint}
+        self._racing = (endpoint,)
+        self._tried += self._racing
         call.backend, call.address = endpoint.spec.name, endpoint.address.url
         lease.on_lost = self._leave_the_dead
         lease.instead_of = instead_of
@@ -138,10 +140,10 @@ class Attempts:
     def _has_untried(self) -> bool:
         return self._pool.has_other(self._asked, self._tried)
 
-    def _next(self, error: BackendError) -> tuple[float, set[Endpoint]]:
+    def _next(self, error: BackendError) -> tuple[float, Endpoints]:
         """How long to wait, and whom not to ask. Raises `error` where there is to be no other attempt."""
         if not error.retryable:
-            self._given_up |= self._racing
+            self._given_up += self._racing
         elsewhere = error.elsewhere and self._has_untried()
         avoid = self._tried if elsewhere else self._given_up
         pause = self._retry.pause(error, len(self.call.attempts), elsewhere=elsewhere)
@@ -152,7 +154,7 @@ class Attempts:
             raise error
         return pause, avoid
 
-    def _choose_another(self, error: BackendError, avoid: set[Endpoint]) -> None:
+    def _choose_another(self, error: BackendError, avoid: Endpoints) -> None:
         """Where there is nobody left to ask after all, the last real answer says more than that."""
         try:
             self._choose(avoid, self.lease if self.lease.cut else None)

@@ -147,8 +147,8 @@ def _question(
     async def attempt(lease: Lease) -> _T:
         call.stopwatch.wait()
         try:
+            watchdog.expect(lease.began + lease.patience, lease.on_late or lease.late)
             with watchdog:
-                watchdog.expect(lease.began + lease.patience, lease.on_late or lease.late)
                 return await ask(lease)
         except (DeadlineExceeded, Interrupted, asyncio.CancelledError):
             call.attempts.append(_ended(lease, AttemptOutcome.CANCELLED))

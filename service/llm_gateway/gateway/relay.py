@@ -150,6 +150,7 @@ class Relay:
     async def _serve(self, lease: Lease) -> None:
         """Open, relay, complete. A usage that does not come ends the waiting for it, and nothing else."""
         try:
+            self._expect_first_token(lease)
             with self.watchdog:
                 await self._begin(lease)
                 await self._relay()
@@ -164,7 +165,6 @@ class Relay:
 
     async def _begin(self, lease: Lease) -> None:
         """Open the answer. With a race, that is when something is in it, and perhaps of another backend."""
-        self._expect_first_token(lease)
         self._stopwatch.wait()
         race = self._race
         try:
@@ -263,8 +263,7 @@ class Relay:
             self._held, self._held_bytes = pieces, sum(piece.size for piece in pieces)
         elif pieces:
             await self._send(pieces)
-        if self._lease is not None:
-            self.watchdog.expect(time.monotonic() + self._lease.timeouts.idle, _silent)
+        self.watchdog.expect(NEVER, _silent)  # the next read, if there is one, says until when
 
     async def _flush_held(self) -> None:
         """Deliver what a backend sent before it failed, though the caller's interval still held it back."""

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a call has made goes when it ends, and not when the garbage collector looks: it would be hundreds of calls' worth
-by then, each with its prompt.
+"""What a call has made goes when it ends, and not when the garbage collector looks: by then it would be of hundreds of
+calls, each with its prompt.
 """
 
 from __future__ import annotations

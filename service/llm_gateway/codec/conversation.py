@@ -60,7 +60,7 @@ def decode_messages(messages: Collection[pb.Message], violations: Violations) ->
 
 def decode_tools(tools: Collection[pb.Tool], violations: Violations) -> tuple[Tool, ...]:
     """The functions that may be called."""
-    if not violations.few(tools, MAX_TOOLS, "tools"):
+    if not tools or not violations.few(tools, MAX_TOOLS, "tools"):
         return ()
     decoded = tuple(_tool(tool, f"tools[{index}]", violations) for index, tool in enumerate(tools))
     names: set[str] = set()
@@ -121,7 +121,7 @@ def _check_role_fields(message: pb.Message, role: str | None, field: str, violat
 
 
 def _calls(calls: Collection[pb.ToolCall], field: str, violations: Violations) -> tuple[ToolCall, ...]:
-    if not violations.few(calls, MAX_CALLS, field):
+    if not calls or not violations.few(calls, MAX_CALLS, field):
         return ()
     for index, call in enumerate(calls):
         violations.check(call.id, f"{field}[{index}].id", "is needed")
@@ -130,7 +130,7 @@ def _calls(calls: Collection[pb.ToolCall], field: str, violations: Violations) -
 
 
 def _parts(parts: Collection[pb.ContentPart], field: str, violations: Violations) -> tuple[Part, ...]:
-    if not violations.few(parts, MAX_PARTS, field):
+    if not parts or not violations.few(parts, MAX_PARTS, field):
         return ()
     return tuple(_part(part, f"{field}[{index}]", violations) for index, part in enumerate(parts))
 

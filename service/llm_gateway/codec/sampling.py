@@ -72,10 +72,12 @@ def _check_range(name: str, value: Any, violations: Violations) -> None:  # noqa
         violations.add(f"params.{name}", "must be a finite number")
     elif name in RANGES:
         low, high = RANGES[name]
-        violations.check(low <= value <= high, f"params.{name}", _range_text(low, high, "at least"))
+        if not low <= value <= high:
+            violations.add(f"params.{name}", _range_text(low, high, "at least"))
     elif name in OPEN_RANGES:
         low, high = OPEN_RANGES[name]
-        violations.check(low < value <= high, f"params.{name}", _range_text(low, high, "above"))
+        if not low < value <= high:
+            violations.add(f"params.{name}", _range_text(low, high, "above"))
     elif name == "logit_bias":
         in_range = all(-MAX_LOGIT_BIAS <= bias <= MAX_LOGIT_BIAS for bias in value.values())
         violations.check(in_range, "params.logit_bias", _range_text(-MAX_LOGIT_BIAS, MAX_LOGIT_BIAS, "at least"))

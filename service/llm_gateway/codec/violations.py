@@ -46,8 +46,10 @@ class Violations:
 
     def few(self, items: Sized, limit: int, field: str) -> bool:
         """Whether a field has at most `limit` items; more of them are a violation, and not worth reading."""
-        self.check(len(items) <= limit, field, f"must have at most {limit:,} items")
-        return len(items) <= limit
+        if len(items) <= limit:
+            return True
+        self.add(field, f"must have at most {limit:,} items")
+        return False
 
     def json_object(self, text: str, field: str) -> dict[str, Any] | None:
         """The JSON object in a string; None, and a violation, where it is none or too long."""

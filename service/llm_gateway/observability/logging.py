@@ -65,7 +65,6 @@ def configure_logging(level: str, *, as_json: bool | None = None, stream: TextIO
 
 def log_call(call: Call) -> None:
     """The one line of a call."""
-    timing = call.stopwatch.timing()
     fields: dict[str, Any] = {
         "request_id": call.request_id,
         "rpc": call.rpc,
@@ -79,8 +78,8 @@ def log_call(call: Call) -> None:
         "completion_tokens": call.usage.completion_tokens,
         "usage_estimated": call.usage.estimated,
         "attempts": len(call.attempts),
-        "time_to_first_token_ms": _milliseconds(timing.time_to_first_token),
-        "duration_ms": _milliseconds(timing.total),
+        "time_to_first_token_ms": _milliseconds(call.stopwatch.time_to_first_token),
+        "duration_ms": _milliseconds(call.stopwatch.total),
     }
     if call.user is not None:
         fields["user"] = call.user

@@ -42,6 +42,16 @@ class Stopwatch:
         """How often something to deliver came: told by the gaps that were kept, so that counting costs nothing."""
         return 0 if self._first is None else 1 + len(self._gaps) * self._skip + self._skipped
 
+    @property
+    def time_to_first_token(self) -> float | None:
+        """Seconds from then to the first thing to deliver; None where nothing has come."""
+        return None if self._first is None else self._first - self._started
+
+    @property
+    def total(self) -> float:
+        """Seconds from then to now."""
+        return time.monotonic() - self._started
+
     def seated(self) -> None:
         """Say that the call has a seat."""
         self._queue = time.monotonic() - self._started
@@ -76,13 +86,13 @@ class Stopwatch:
         gaps = sorted(self._gaps)
         return Timing(
             queue=self._queue,
-            time_to_first_token=None if self._first is None else self._first - self._started,
+            time_to_first_token=self.time_to_first_token,
             inter_token_p50=_percentile(gaps, 50),
             inter_token_p95=_percentile(gaps, 95),
             inter_token_max=self._longest if gaps else None,
             upstream=self._upstream,
             client_stall=self._stall,
-            total=time.monotonic() - self._started,
+            total=self.total,
         )
 
     def _gap(self, gap: float) -> None:

@@ -37,7 +37,7 @@ doctor: ## what this machine can run, and why not
 	@$(PYTHON) .ci/doctor
 
 ##@ Check it
-.PHONY: test check unit test-image test-vllm chaos bench mutants
+.PHONY: test check unit test-image test-chart test-cluster test-vllm chaos bench mutants
 test: check ## all static checks, then all tests that need no more than this machine, with coverage
 	$(BIN)/pytest --cov --cov-report=term
 
@@ -48,6 +48,7 @@ check: .venv/.dev ## the static half, in seconds
 	$(BIN)/buf lint proto
 	$(BIN)/buf breaking proto --against proto/baseline.binpb
 	$(BIN)/python .ci/proto --check
+	$(BIN)/python .ci/chart --check
 	@$(BIN)/llm-gateway schema | cmp --silent - $(SCHEMA) || { echo "$(SCHEMA) is out of date: run \`make schema\`"; exit 1; }
 	$(BIN)/lint-imports --no-logo --cache-dir .cache/import-linter
 
@@ -57,6 +58,13 @@ unit: .venv/.dev ## pytest alone: make unit ARGS="-k sse -x"
 test-image: .venv/.dev ## the image by a container engine, which is installed where there is none, and its containers
 	@engine="$$(.ci/engine up)" && eval "$$engine" && $(MAKE) --no-print-directory image IMAGE=llm-gateway:test && \
 		IMAGE=llm-gateway:test $(BIN)/pytest -m image tests/image $(ARGS)
+
+test-chart: .venv/.dev ## the chart as helm renders it, k8s/ and skaffold.yaml; the tools are built where Go is
+	@.ci/tools helm kubectl skaffold
+	$(BIN)/pytest -m chart tests/chart $(ARGS)
+
+test-cluster: .venv/.dev ## install, rollouts and changes on the cluster of KUBECONFIG, else on a node of its own
+	@.ci/test-cluster $(ARGS)
 
 test-vllm: .venv/.dev ## the gateway in front of a real vLLM: VLLM_URL, else one on the CPU
 	CACHE=$(CURDIR)/.cache/vllm-cpu $(BIN)/pytest -m vllm --timeout 600 tests/vllm $(ARGS)
@@ -71,7 +79,7 @@ mutants: .venv/.dev ## break the modules of .ci/mutants.toml on purpose; prints 
 	$(BIN)/python .ci/mutants $(ARGS)
 
 ##@ Change it
-.PHONY: format proto schema lock release-baseline clean
+.PHONY: format proto schema chart lock release-baseline clean
 format: .venv/.dev ## format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix --quiet || true
 	$(BIN)/ruff format --quiet
@@ -85,6 +93,9 @@ schema: .venv/.dev ## generate config.schema.json from the rules of the CONFIG_F
 	mv .cache/config.schema.json $(SCHEMA)
 
 LOCK = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --quiet $(if $(UPGRADE),--upgrade)
+chart: .venv/.dev ## generate the chart's values.schema.json and README.md from its values.yaml
+	$(BIN)/python .ci/chart
+
 lock: .venv/.dev ## write the locks after a change of pyproject.toml; UPGRADE=1 takes the newest releases
 	$(LOCK) pyproject.toml --output-file requirements.lock
 	$(LOCK) --group build --constraint requirements.lock --output-file requirements-build.lock

@@ -97,7 +97,7 @@ class Router:
         self._reconcile({spec.name: spec for spec in specs})
 
     async def refresh(self) -> bool:
-        """Look the names up again, and take the addresses that are behind them now. Gives whether every one has some."""
+        """Look the names up again, and take the addresses that are behind them now. Gives whether each has any."""
         addresses = await self._look_up(self._addresses)
         if self._addresses.keys() == addresses.keys() and self._addresses != addresses:
             self._addresses = addresses

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# Every target sets up what it needs, from the hashed locks into .venv and .cache, and nothing outside this folder.
+# Every target sets up what it needs, from the hashed locks into .venv and .cache, and nothing outside this folder; but
+# test-image and test-cluster install Debian's packages where there is no engine or no cluster, and Go keeps its caches.
 # What is given on the command line reaches the program as its environment: make llm-gateway PORT=6000
 
 # The first Python that is new enough.

@@ -28,10 +28,9 @@ FROM build AS dev
 COPY requirements-reload.lock ./
 RUN tools/bin/pip --python /opt/llm-gateway/bin/python install \
     --only-binary :all: --require-hashes --requirement requirements-reload.lock \
- && tools/bin/pip --python /opt/llm-gateway/bin/python uninstall --yes llm-gateway \
- && tools/bin/pip --python /opt/llm-gateway/bin/python install --no-deps --no-build-isolation --editable . \
  && chown -R 10001:10001 service
-ENV PATH=/opt/llm-gateway/bin:$PATH PYTHONUNBUFFERED=1
+# The code here comes before the one that is installed.
+ENV PATH=/opt/llm-gateway/bin:$PATH PYTHONPATH=/build/service PYTHONUNBUFFERED=1
 USER 10001:10001
 ENTRYPOINT ["sh", "-c", "exec watchfiles --filter python --sigint-timeout 2 \"llm-gateway $*\" /build/service", "--"]
 CMD ["serve"]

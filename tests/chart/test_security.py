@@ -89,9 +89,9 @@ def test_the_image_cannot_be_written_to_but_for_vllms(name: str, read_only: bool
 
 
 def test_a_development_loop_may_write_into_the_gateways_image() -> None:
-    deployment = render(SIMULATED, {"gateway": {"readOnlyRootFilesystem": False}}).one("Deployment")
+    pods = render(SIMULATED, {"image": {"readOnlyRootFilesystem": False}}).all("Deployment")
 
-    assert allowed(container_of(deployment), "readOnlyRootFilesystem") is False
+    assert [allowed(container_of(pod), "readOnlyRootFilesystem") for pod in pods] == [False, False]
 
 
 def test_there_is_no_role_in_any_preset() -> None:

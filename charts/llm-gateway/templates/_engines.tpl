@@ -74,7 +74,7 @@ containers:
     {{- include "llm-gateway.engineLifecycle" $engine | nindent 4 }}
     resources:
       {{- toYaml $values.resources | nindent 6 }}
-    {{- include "llm-gateway.containerSecurity" (list true) | nindent 4 }}
+    {{- include "llm-gateway.containerSecurity" (list $root.Values.image.readOnlyRootFilesystem) | nindent 4 }}
     volumeMounts:
       - name: tmp
         mountPath: /tmp

@@ -527,8 +527,8 @@ async def test_the_time_limit_between_two_attempts_adds_none() -> None:
 
 
 async def test_an_attempt_knows_how_long_it_took() -> None:
-    it = bench(ScriptedStream([[Piece(0, "a", finish=STOP)]]))
     before = time.monotonic()
+    it = bench(ScriptedStream([[Piece(0, "a", finish=STOP)]]))
 
     await it.attempt()
 

@@ -36,7 +36,11 @@ ROUND_ROBIN = json.dumps(
         "healthCheckConfig": {"serviceName": "llm_gateway.v1.LLMService"},
     }
 )
-OPTIONS = [("grpc.dns_min_time_between_resolutions_ms", 5_000), ("grpc.use_local_subchannel_pool", 1)]
+OPTIONS = [
+    ("grpc.dns_min_time_between_resolutions_ms", 5_000),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),  # not even those that gRPC makes by itself
+]
 REQUEST = ChatCompletionRequest(
     messages=[Message(role=ROLE_USER, content=f"[[sim tokens={TOKENS} pace_ms={PACE * 1000:.0f}]]")]
 )

@@ -108,6 +108,8 @@ release-baseline: .venv/.dev ## at a release: from here on its proto is what mus
 	$(BIN)/buf build proto --exclude-source-info --output proto/baseline.binpb
 
 clean: ## remove all that these targets made
+	@[ ! -e .cache/cluster ] || .ci/cluster down
+	@[ ! -e .cache/engine ] || .ci/engine down
 	rm -rf .venv .cache
 
 # Set-up. The stamps tell that a lock is installed.

@@ -190,11 +190,19 @@ def test_the_notes_say_what_is_there_and_how_to_try_it() -> None:
 
     assert "llm-gateway 0.1.0: sim\n" in said
     assert "LLM_GATEWAY_ADDR=demo-llm-gateway.here:50052\n" in said
-    assert "LLM_GATEWAY_ADDR=dns:///demo-llm-gateway-headless.here:50052\n" in said
+    assert "LLM_GATEWAY_ADDR=demo-llm-gateway-headless.here:50052\n" in said
     assert "helm test demo --namespace here\n" in said
     assert "kubectl --namespace here port-forward service/demo-llm-gateway 50052 &\n" in said
     assert "grpcurl -plaintext localhost:50052 llm_gateway.v1.LLMService/ListModels" in said
     assert "Warning" not in said
+
+
+def test_the_notes_give_grpcurl_the_proto_files_where_it_cannot_ask_for_them() -> None:
+    said = notes(SIMULATED, nested("settings.SERVER__REFLECTION", False))
+
+    files = re.search(r"grpcurl -plaintext -import-path (\S+) -proto (\S+) localhost:50052 ", said)
+    assert files is not None
+    assert "service LLMService" in (ROOT / files[1] / files[2]).read_text(encoding="utf-8")
 
 
 RISKS: dict[str, tuple[Object, str]] = {
@@ -202,6 +210,8 @@ RISKS: dict[str, tuple[Object, str]] = {
     "no-policy": (nested("networkPolicy.enabled", False), "every pod of the cluster reaches the engines"),
     "admin": (nested("settings", {"ADMIN__ENABLED": True, "ADMIN__HOST": "::"}), "may end calls"),
     "one-pod": (nested("gateway.replicas", 1), "a single gateway's pod"),
+    "cut-off": (nested("settings.TIMEOUT_MS", 600_001), "a rollout cuts off longer calls"),
+    "shut": (nested("gateway.service.type", "LoadBalancer"), "nobody from outside reaches the LoadBalancer"),
     "no-key": (ONE_GPU, "vLLM wants no key"),
 }
 
@@ -216,15 +226,26 @@ def test_the_notes_warn_of_a_risk_and_of_no_other(risk: str) -> None:
     assert warning in warnings[0]
 
 
+@pytest.mark.parametrize(
+    "policy",
+    [{"enabled": False}, {"clients": [{"namespaceSelector": {}}, {"ipBlock": {"cidr": "10.0.0.0/8"}}]}],
+    ids=["no-policy", "one-that-lets-them-in"],
+)
+def test_the_notes_do_not_say_that_those_from_outside_are_shut_out_where_they_are_not(policy: Object) -> None:
+    assert "from outside" not in notes(SIMULATED, RISKS["shut"][0], {"networkPolicy": policy})
+
+
 def test_the_notes_say_that_a_model_takes_time_to_load() -> None:
     assert "get pods --selector app.kubernetes.io/instance=demo" in notes(ONE_GPU)
     assert "loads its model" not in notes(SIMULATED)
 
 
 def test_the_notes_of_all_risks_at_once_are_short() -> None:
-    said = notes(merged(SIMULATED, *(values for values, _ in RISKS.values()), ONE_GPU))
+    everything = merged(SIMULATED, *(values for values, _ in RISKS.values()), ONE_GPU)
 
-    assert len(said.splitlines()) <= 30
+    for policy in (True, False):
+        said = notes(everything, nested("networkPolicy.enabled", policy))
+        assert len(said.splitlines()) <= 30
 
 
 def test_every_preset_says_what_it_is_for() -> None:

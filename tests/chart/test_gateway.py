@@ -11,7 +11,19 @@ from typer.main import get_group
 import llm_gateway
 from llm_gateway.cli import app
 from llm_gateway.health import LIVENESS, READINESS
-from tests.chart.rendering import CHART, RELEASE, SIMULATED, Object, container_of, nested, pod_of, preset, render
+from tests.chart.rendering import (
+    CHART,
+    ONE_GPU,
+    RELEASE,
+    SIMULATED,
+    Object,
+    container_of,
+    merged,
+    nested,
+    pod_of,
+    preset,
+    render,
+)
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -100,6 +112,13 @@ def test_a_rollout_takes_no_pod_away_before_another_one_is_ready() -> None:
     assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
 
 
+@pytest.mark.parametrize(("part", "ending"), [("gateway", ""), ("vllm", "-engine-qwen"), ("simulator", "-engine-sim")])
+def test_pods_that_are_replaced_all_at_once_have_no_rolling_update(part: str, ending: str) -> None:
+    manifests = render(merged(SIMULATED, ONE_GPU), nested(f"{part}.strategy.type", "Recreate"))
+
+    assert manifests.one("Deployment", ending)["spec"]["strategy"] == {"type": "Recreate"}
+
+
 @pytest.mark.parametrize(
     ("settings", "ports"),
     [
@@ -163,7 +182,7 @@ def test_its_resources_are_requested_and_its_memory_is_bounded() -> None:
 
 def test_further_variables_volumes_labels_and_annotations_are_its_own() -> None:
     extra: Object = {
-        "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+        "extraEnv": [{"name": "SSL_CERT_FILE", "value": "/certificates/ca.crt"}],
         "extraVolumes": [{"name": "certificates", "configMap": {"name": "certificates"}}],
         "extraVolumeMounts": [{"name": "certificates", "mountPath": "/certificates"}],
         "podLabels": {"team": "a"},
@@ -219,6 +238,7 @@ def test_helm_test_streams_an_answer_through_the_service_and_leaves_nothing() ->
     assert annotations["helm.sh/hook"] == "test"
     assert "hook-succeeded" in annotations["helm.sh/hook-delete-policy"]
     assert (test["spec"]["restartPolicy"], test["spec"]["activeDeadlineSeconds"]) == ("OnFailure", 9)
+    assert container_of(test)["command"] == ["llm-gateway"], "the dev loop's entry point would never end"
     assert container_of(test)["args"] == [
         *("chat", "--json", "--address", f"{service['name']}.{service['namespace']}:50052"),
         *("--model", "sim", "--max-tokens", "3", "--timeout", "9", "Hi"),

@@ -4,48 +4,18 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from jsonschema import Draft202012Validator  # type: ignore[import-untyped] # it has no types
-from referencing import Registry, Resource
 
+from tests.chart.kubernetes import CUSTOM, OLDEST, VERSIONS, faults_of
 from tests.chart.rendering import CHART, PRESETS, RELEASE, container_of, helm, pod_of, preset, render, template
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.chart.rendering import Manifests, Object
-
-SCHEMAS = files("kubernetes_validate") / "kubernetes-json-schema"
-OLDEST = (1, 30)
-
-
-def minor(version: str) -> tuple[int, int]:
-    """A version without its last part."""
-    first, second, _ = version.split(".")
-    return int(first), int(second)
-
-
-VERSIONS = sorted(
-    (
-        name
-        for name in re.findall(r"v([\d.]+)-local-strict", " ".join(one.name for one in SCHEMAS.iterdir()))
-        if minor(name) >= OLDEST
-    ),
-    key=minor,
-)
-CUSTOM: dict[str, tuple[str, set[str]]] = {
-    "ExternalSecret": ("external-secrets.io/v1", {"secretStoreRef", "target", "refreshInterval"}),
-    "GRPCRoute": ("gateway.networking.k8s.io/v1", {"parentRefs", "rules"}),
-    "ScaledObject": ("keda.sh/v1alpha1", {"scaleTargetRef", "triggers"}),
-    "ServiceMonitor": ("monitoring.coreos.com/v1", {"selector", "endpoints"}),
-    "BackendTrafficPolicy": ("gateway.envoyproxy.io/v1alpha1", {"targetRefs", "timeout"}),
-}
-"""Kinds that Kubernetes itself does not have: their version, and the fields that they cannot be without."""
 
 every_preset = pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 every_version = pytest.mark.parametrize("version", VERSIONS)
@@ -58,25 +28,6 @@ def of(path: Path) -> Manifests:
 @functools.cache
 def template_once(path: Path) -> str:
     return template(preset(path)).stdout
-
-
-@functools.cache
-def registry(version: str) -> Registry[Any]:
-    """The definitions that the schemas of a version share."""
-    shared = schema(version, "_definitions")
-    found: Registry[Any] = Registry().with_resource(shared["$id"], Resource.from_contents(shared))
-    return found
-
-
-@functools.cache
-def validator(version: str, kind: str, api_version: str) -> Draft202012Validator:
-    """Strict: a field that is not known is an error."""
-    group = re.sub(r"^([^./]*)(?:\.[^/]*)?/", r"\1-", api_version)
-    return Draft202012Validator(schema(version, f"{kind.lower()}-{group}"), registry=registry(version))
-
-
-def schema(version: str, name: str) -> Any:
-    return json.loads((SCHEMAS / f"v{version}-local-strict" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def test_the_chart_is_for_versions_that_can_be_checked() -> None:
@@ -105,15 +56,7 @@ def test_it_renders_for_the_version(path: Path, version: str) -> None:
 @every_preset
 @every_version
 def test_each_of_its_objects_is_what_the_version_knows(path: Path, version: str) -> None:
-    own = [one for one in of(path) if one["kind"] not in CUSTOM]
-
-    faults = [
-        f"{one['kind']} {one['metadata']['name']}: {error.json_path}: {error.message}"
-        for one in own
-        for error in validator(version, one["kind"], one["apiVersion"]).iter_errors(one)
-    ]
-
-    assert faults == []
+    assert faults_of(of(path), version) == []
 
 
 @every_preset
@@ -192,6 +135,14 @@ def test_callers_have_left_a_gateway_of_the_simulators_preset_before_it_refuses_
         settings = of(CHART / f"ci/{name}-values.yaml").settings()
         # gRPC ends a connection up to a tenth later than it is told to.
         assert int(settings["SERVER__DRAIN_DELAY_MS"]) > 1.1 * int(settings["SERVER__MAX_CONNECTION_AGE_MS"])
+
+
+@every_preset
+def test_nodes_that_no_gateway_may_run_on_do_not_hold_its_spread_up(path: Path) -> None:
+    spread = pod_of(of(path).one("Deployment"))["spec"]["topologySpreadConstraints"]
+
+    strict = [one for one in spread if one["whenUnsatisfiable"] == "DoNotSchedule"]
+    assert [one.get("nodeTaintsPolicy") for one in strict] == ["Honor"] * len(strict)
 
 
 def test_the_simulators_preset_fits_two_cores() -> None:

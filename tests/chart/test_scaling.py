@@ -11,7 +11,7 @@ GATEWAY = f"{RELEASE}-llm-gateway"
 ENGINE = f"{GATEWAY}-engine-qwen"
 AUTOSCALED = nested("gateway.autoscaling.enabled", True)
 KEDA: Object = {"enabled": True, "prometheusAddress": "http://prometheus:9090", "minReplicas": 2, "maxReplicas": 6}
-WITH_KEDA = nested("models.qwen.vllm.keda", KEDA)
+WITH_KEDA = nested("models.qwen.vllm", {"keda": KEDA, "serviceMonitor": {"enabled": True}})
 WITH_METRICS: Object = {"settings": {"METRICS__ENABLED": True}, "gateway": {"serviceMonitor": {"enabled": True}}}
 
 
@@ -115,6 +115,15 @@ def test_what_keda_is_told_are_values() -> None:
     assert spec["triggers"][0]["metadata"]["threshold"] == "3"
     assert spec["pollingInterval"] == 5
     assert behaviour["scaleDown"]["stabilizationWindowSeconds"] == 60
+
+
+def test_whose_metrics_have_other_labels_asks_in_other_words() -> None:
+    own = 'sum(vllm:num_requests_waiting{pod=~"qwen.*"})'
+    values = nested("models.qwen.vllm.keda", KEDA | {"query": own})
+
+    (trigger,) = render(ONE_GPU, values).one("ScaledObject", ENGINE)["spec"]["triggers"]
+
+    assert trigger["metadata"]["query"] == own
 
 
 def test_a_stateful_set_is_scaled_as_well() -> None:

@@ -103,6 +103,16 @@ def test_the_gateway_takes_the_settings_of_every_preset(
         assert (getattr(getattr(read, group), field) if field else getattr(read, group)) == value
 
 
+def test_null_is_refused_where_a_setting_has_a_default() -> None:
+    """Helm takes the value away, and not back to its default: templates would count with nothing."""
+    named = {name for name, value in default_values()["settings"].items() if value is not None}
+
+    said = refusal(SIMULATED, {"settings": dict.fromkeys(named)})
+
+    assert "at '/settings': missing properties " in said
+    assert set(re.findall(r"'([A-Z_]+)'", said)) == named
+
+
 def test_a_large_number_is_written_in_digits() -> None:
     settings = render(SIMULATED, {"settings": {"SERVER__MAX_MESSAGE_BYTES": 1_073_741_823}}).settings()
 
@@ -149,6 +159,7 @@ def test_a_change_of_a_setting_rolls_the_pods_and_a_change_of_a_model_does_not()
         ("PORT", 70000, "/settings/PORT': maximum: got 70,000, want 65,535"),
         ("PORT", "50052", "/settings/PORT': got string, want integer"),
         ("LOG_LEVEL", "loud", "/settings/LOG_LEVEL': 'loud' does not match pattern"),
+        ("TIMEOUT_MS", None, "/settings': missing property 'TIMEOUT_MS'"),
         ("TIMEOUT_MS", 0, "/settings/TIMEOUT_MS': exclusiveMinimum: got 0, want 0"),
     ],
 )

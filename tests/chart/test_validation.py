@@ -113,15 +113,20 @@ ROWS: dict[str, Row] = {
         "use ReadWriteMany, or the kind StatefulSet",
     ),
     "a volume for one that keda wants for several": vllm(
-        {"cache": {"type": "pvc"}, "keda": {"enabled": True, "prometheusAddress": "x"}},
+        {"cache": {"type": "pvc"}, "keda": {"enabled": True, "prometheusAddress": "x", "query": "x"}},
         "models.qwen: 4 replicas of a Deployment share one volume",
     ),
     "keda without prometheus": vllm(
-        {"keda": {"enabled": True}},
+        {"keda": {"enabled": True, "query": "x"}},
         "models.qwen: keda.prometheusAddress is empty; KEDA reads there how many requests wait",
     ),
+    "keda by labels that nobody gives": vllm(
+        {"keda": {"enabled": True, "prometheusAddress": "x"}},
+        "models.qwen: keda asks by the labels that a ServiceMonitor gives; set serviceMonitor.enabled, "
+        "or a keda.query of your own",
+    ),
     "keda the wrong way round": vllm(
-        {"keda": {"enabled": True, "prometheusAddress": "x", "minReplicas": 5}},
+        {"keda": {"enabled": True, "prometheusAddress": "x", "query": "x", "minReplicas": 5}},
         "models.qwen: keda.minReplicas is 5, which is more than maxReplicas, 4",
     ),
     "two digests of vllm": vllm(

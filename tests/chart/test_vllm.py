@@ -111,6 +111,12 @@ def test_false_and_0_of_a_model_count_and_null_takes_away() -> None:
     assert "--max-model-len" not in container_of(deployment)["args"]
 
 
+def test_null_takes_nothing_away_where_there_is_nothing() -> None:
+    without_requests = {"vllm": {"resources": {"requests": None}}}
+
+    assert container({"resources": {"requests": {"cpu": None}}}, without_requests)["resources"]["requests"] == {}
+
+
 # ---- GPUs ------------------------------------------------------------------------------------------------------------
 
 
@@ -316,14 +322,15 @@ def test_it_has_an_hour_to_load_and_vllm_and_the_rollout_know_it() -> None:
     seconds = probe["periodSeconds"] * probe["failureThreshold"]
     assert seconds == 3600
     assert environment_of(deployment)["VLLM_ENGINE_READY_TIMEOUT_S"] == str(seconds)
-    assert deployment["spec"]["progressDeadlineSeconds"] == seconds + 600
+    grace = pod_of(deployment)["spec"]["terminationGracePeriodSeconds"]
+    assert deployment["spec"]["progressDeadlineSeconds"] == seconds + 600 + grace, "its forerunner may drain as long"
 
 
 def test_a_longer_load_moves_them_all() -> None:
     deployment = with_vllm({"startupProbe": {"periodSeconds": 20}}).one("Deployment", NAME)
 
     assert environment_of(deployment)["VLLM_ENGINE_READY_TIMEOUT_S"] == "7200"
-    assert deployment["spec"]["progressDeadlineSeconds"] == 7800
+    assert deployment["spec"]["progressDeadlineSeconds"] == 7800 + 625
 
 
 def test_it_is_asked_for_its_health_and_restarted_only_after_a_minute() -> None:
@@ -335,6 +342,12 @@ def test_it_is_asked_for_its_health_and_restarted_only_after_a_minute() -> None:
     assert vllm["ports"] == [{"name": "http", "containerPort": 8000}]
     assert probes["livenessProbe"]["periodSeconds"] * probes["livenessProbe"]["failureThreshold"] == 60
     assert probes["readinessProbe"]["periodSeconds"] * probes["readinessProbe"]["failureThreshold"] == 15
+
+
+@pytest.mark.parametrize("probe", ["readinessProbe", "livenessProbe"])
+def test_a_probe_that_is_null_is_not_there(probe: str) -> None:
+    assert probe not in container({probe: None})
+    assert probe not in container({}, {"vllm": {probe: None}})
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ containers:
       timeoutSeconds: 5
     {{- include "llm-gateway.engineLifecycle" $engine | nindent 4 }}
     resources:
-      {{- toYaml $values.resources | nindent 6 }}
+      {{- toYaml ($values.resources | default dict) | nindent 6 }}
     {{- include "llm-gateway.containerSecurity" (list $root.Values.image.readOnlyRootFilesystem) | nindent 4 }}
     volumeMounts:
       - name: tmp
@@ -134,8 +134,8 @@ volumes:
 {{- define "llm-gateway.vllmPlacement" -}}
 {{- $values := deepCopy . -}}
 {{- if int (include "llm-gateway.gpus" .) -}}
-{{- $_ := set $values "nodeSelector" (merge (dict) .nodeSelector .gpu.nodeSelector) -}}
-{{- $_ := set $values "tolerations" (concat .gpu.tolerations .tolerations) -}}
+{{- $_ := set $values "nodeSelector" (merge (dict) (.nodeSelector | default dict) (.gpu.nodeSelector | default dict)) -}}
+{{- $_ := set $values "tolerations" (concat (.gpu.tolerations | default list) (.tolerations | default list)) -}}
 {{- $_ := set $values "runtimeClassName" .gpu.runtimeClassName -}}
 {{- end -}}
 {{- include "llm-gateway.placement" $values -}}
@@ -211,19 +211,18 @@ containers:
       periodSeconds: {{ $values.startupProbe.periodSeconds }}
       timeoutSeconds: 5
       failureThreshold: {{ $values.startupProbe.failureThreshold }}
-    readinessProbe:
+    {{- range $probe := list "readinessProbe" "livenessProbe" }}
+    {{- with get $values $probe }}
+    {{ $probe }}:
       httpGet:
         path: /health
         port: http
-      {{- toYaml $values.readinessProbe | nindent 6 }}
-    livenessProbe:
-      httpGet:
-        path: /health
-        port: http
-      {{- toYaml $values.livenessProbe | nindent 6 }}
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+    {{- end }}
     {{- include "llm-gateway.engineLifecycle" $engine | nindent 4 }}
     resources:
-      {{- $resources := deepCopy $values.resources }}
+      {{- $resources := deepCopy ($values.resources | default dict) }}
       {{- if $gpus }}
       {{- $_ := set $resources "limits" (merge (dict $values.gpu.resource $gpus) ($resources.limits | default dict)) }}
       {{- end }}

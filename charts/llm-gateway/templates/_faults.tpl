@@ -145,7 +145,7 @@ gateway.extraEnv: {{ .name }} is the chart's own to set; {{ hasKey $.Values.sett
 {{/* Of an image: (list place image). */}}
 {{- define "llm-gateway.faultsOfImage" -}}
 {{- $image := last . }}
-{{- if and $image.digest (contains "@" $image.tag) }}
+{{- if and $image.digest (contains "@" ($image.tag | default "")) }}
 {{ first . }}: tag has a digest already; leave digest empty
 {{- end }}
 {{- end -}}
@@ -236,6 +236,9 @@ gateway.extraEnv: {{ .name }} is the chart's own to set; {{ hasKey $.Values.sett
 {{- if $engine.scaled }}
 {{- if not $values.keda.prometheusAddress }}
 {{ $place }}: keda.prometheusAddress is empty; KEDA reads there how many requests wait
+{{- end }}
+{{- if not (or $values.keda.query $values.serviceMonitor.enabled) }}
+{{ $place }}: keda asks by the labels that a ServiceMonitor gives; set serviceMonitor.enabled, or a keda.query of your own
 {{- end }}
 {{- if gt (int $values.keda.minReplicas) (int $values.keda.maxReplicas) }}
 {{ $place }}: keda.minReplicas is {{ $values.keda.minReplicas }}, which is more than maxReplicas, {{ $values.keda.maxReplicas }}

@@ -123,6 +123,17 @@ securityContext:
 {{- end -}}
 {{- end -}}
 
+{{/*
+How a rollout goes: of a part's values. Helm has merged the default's rollingUpdate into what the user says, and Kubernetes
+takes none beside Recreate.
+*/}}
+{{- define "llm-gateway.strategy" -}}
+{{- with .strategy -}}
+strategy:
+  {{- eq (.type | default "") "Recreate" | ternary (omit . "rollingUpdate") . | toYaml | nindent 2 }}
+{{- end -}}
+{{- end -}}
+
 {{/* Two maps as one: (list base changes). Maps in them are merged too, all else is replaced, and null takes away. */}}
 {{- define "llm-gateway.merged" -}}
 {{- $merged := deepCopy (first .) -}}
@@ -130,8 +141,9 @@ securityContext:
 {{- $old := get $merged $key -}}
 {{- if kindIs "invalid" $change -}}
 {{- $merged = omit $merged $key -}}
-{{- else if and (kindIs "map" $change) (kindIs "map" $old) -}}
-{{- $_ := set $merged $key (include "llm-gateway.merged" (list $old $change) | fromYaml) -}}
+{{- else if kindIs "map" $change -}}
+{{- /* Also where there is no map yet: a null in the change must not become a value. */ -}}
+{{- $_ := set $merged $key (include "llm-gateway.merged" (list (kindIs "map" $old | ternary $old dict) $change) | fromYaml) -}}
 {{- else -}}
 {{- $_ := set $merged $key $change -}}
 {{- end -}}
@@ -168,7 +180,7 @@ securityContext:
 
 {{/* The variables that the Secret has, as far as the values tell: a list. */}}
 {{- define "llm-gateway.secretKeys" -}}
-{{- $keys := concat .Values.secrets.keys (keys .Values.secrets.values) -}}
+{{- $keys := concat (.Values.secrets.keys | default list) (keys (.Values.secrets.values | default dict)) -}}
 {{- if .Values.secrets.externalSecret.enabled -}}
 {{- range .Values.secrets.externalSecret.data -}}
 {{- $keys = append $keys .secretKey -}}

@@ -34,10 +34,15 @@ OPENAI: Object = {"name": "openai", "dialect": "openai", "url": "https://api.ope
 OUTSIDE: Object = {"models": {"gpt": {"engine": "none", "backends": [OPENAI]}}}
 
 
+def installed(name: str) -> str | None:
+    """Where a tool is: the one that make has installed, else the machine's; None where there is neither."""
+    own = ROOT / ".cache/bin" / name
+    return str(own) if own.exists() else shutil.which(name)
+
+
 def helm_path() -> str | None:
-    """The helm to use: the one that HELM names, else the one that make has installed, else the machine's."""
-    installed = ROOT / ".cache/bin/helm"
-    return os.environ.get("HELM") or (str(installed) if installed.exists() else shutil.which("helm"))
+    """The helm to use: the one that HELM names, else the one that is installed."""
+    return os.environ.get("HELM") or installed("helm")
 
 
 def helm(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import pytest
 import yaml
 
 from llm_gateway import __version__
-from tests.chart.rendering import CHART, merged, preset, template
+from tests.chart.rendering import CHART, installed, merged, preset, template
 from tests.house.tree import ROOT
 
 if TYPE_CHECKING:
@@ -23,9 +22,8 @@ PROFILES = {"the default profile": (), "gpu": ("--profile", "gpu")}
 
 
 def tool(name: str) -> str:
-    """A tool that make has installed, else the machine's; skips the test where there is none."""
-    installed = ROOT / ".cache/bin" / name
-    found = str(installed) if installed.exists() else shutil.which(name)
+    """Where a tool is; skips the test where there is none."""
+    found = installed(name)
     if found is None:
         pytest.skip(f"no {name}: neither in .cache/bin nor on the PATH")
     return found

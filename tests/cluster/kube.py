@@ -5,28 +5,26 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tests.chart.rendering import CHART, installed
 from tests.house.tree import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-CHART = ROOT / "charts/llm-gateway"
 PRESETS = CHART / "ci"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 PATIENCE = 180.0
 
 
 def tool(name: str) -> str:
-    """Where a tool is: in .cache/bin, as .ci/tools puts it there, or on the PATH."""
-    own = ROOT / ".cache/bin" / name
-    return str(own) if own.exists() else shutil.which(name) or name
+    """Where a tool is; its name where there is none, so that whoever runs it says what is missing."""
+    return installed(name) or name
 
 
 def run(*command: str, stdin: str = "", check: bool = True, timeout: float = PATIENCE) -> str:
